@@ -1,0 +1,308 @@
+"""One chunk's arithmetic, shared by training and rollout, so that training sees exactly what rollout sees.
+
+The parts of a world model (codec, depth head, learned read, denoiser) and the memory know nothing of each other; this
+module joins them: memory + cameras -> `observe` -> condition -> `predict_velocity` / `sample_chunk` -> latents ->
+`latent_depth` -> `remember`. Every function is pure, batched over a leading axis b, and safe under jit and grad.
+
+Conventions: cameras given here carry intrinsics of the *latent grid* (see `grid_camera`). Frames are ordered target
+first, preceding after, as the denoiser wants them. Parameters are a plain dict with the keys "codec", "depth_head",
+"denoiser" and, where there is one, "learned_read". Latents are the codec's normalised ones.
+Read next: `mirage_jax/rollout/chunk.py` (one chunk of a rollout), `mirage_jax/train/objective.py` (its loss).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mirage_jax.diffusion import solvers
+from mirage_jax.diffusion.config import SamplingConfig
+from mirage_jax.geometry import camera as camera_lib
+from mirage_jax.geometry import depth as depth_lib
+from mirage_jax.geometry import projection
+from mirage_jax.memory import fill, read, state, write
+from mirage_jax.models import condition as condition_lib
+from mirage_jax.models import functional
+from mirage_jax.models.config import ChunkConfig
+from mirage_jax.models.denoiser import FrameLayout
+
+Params = Mapping[str, Any]
+
+# Sigma below which dividing by it would only amplify rounding; the solver never asks for less but at its last step.
+_SMALLEST_SIGMA = 1e-3
+
+
+class WorldConfigLike(Protocol):
+    """What these functions need of a config: the training config and a loaded world both have it."""
+
+    @property
+    def codec(self) -> Any: ...
+    @property
+    def depth_head(self) -> Any: ...
+    @property
+    def denoiser(self) -> Any: ...
+    @property
+    def learned_read(self) -> Any: ...
+    @property
+    def condition(self) -> condition_lib.ConditionConfig: ...
+    @property
+    def memory(self) -> state.MemoryConfig: ...
+    @property
+    def chunk(self) -> ChunkConfig: ...
+
+
+class Observation(NamedTuple):
+    """What the memory shows to some cameras.
+
+    Attributes:
+        read: the raw read, leading axes [b, t].
+        tokens: [b, t, h, w, c] the read after the learned read (the raw tokens where there is none); 0 where unseen.
+        base: [b, t, h, w, c] `tokens` with unseen cells filled from seen ones: the guess the denoiser corrects.
+        rays: [b, t, h, w, 6] Plücker rays relative to the reference camera.
+        condition: [b, t, h, w, channels] input of the memory branch.
+    """
+
+    read: read.MemoryRead
+    tokens: Float[Array, "b t h w c"]
+    base: Float[Array, "b t h w c"]
+    rays: Float[Array, "b t h w 6"]
+    condition: Float[Array, "b t h w cc"]
+
+
+def grid_camera(camera: camera_lib.Camera, frame_hw: tuple[int, int], grid_hw: tuple[int, int]) -> camera_lib.Camera:
+    """Return the camera with intrinsics in cells of a latent grid instead of pixels of a frame."""
+    return camera_lib.Camera(
+        cam_to_world=camera.cam_to_world,
+        intrinsics=camera_lib.rescale_intrinsics(camera.intrinsics, frame_hw, grid_hw),
+    )
+
+
+def grid_depth(depth: Any, keep: Any, grid_hw: tuple[int, int]) -> tuple[Any, Any]:
+    """Bring per-pixel depth and mask to the latent grid, dropping what is unknown or lies on a depth edge.
+
+    Args:
+        depth: [*t, H, W] z-depth in scene units, 0 = unknown.
+        keep: [*t, H, W] True where the content is static and may be remembered.
+        grid_hw: cells of the latent grid.
+
+    Returns:
+        depth [*t, h, w] and keep [*t, h, w]; keep is False where any rule dropped the cell.
+    """
+    small = depth_lib.resize_depth(depth, grid_hw)
+    valid = depth_lib.resize_mask(depth_lib.edge_validity(depth) & (depth > 0), grid_hw)
+    return small, depth_lib.resize_mask(keep, grid_hw) & valid & (small > 0)
+
+
+def empty_memory(config: WorldConfigLike, batch: int) -> state.LatentMemory:
+    """Return `batch` empty memories stacked on a leading axis."""
+    single = state.empty(config.memory)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (batch, *leaf.shape)), single)
+
+
+def remember(
+    config: WorldConfigLike,
+    memory: state.LatentMemory,
+    latents: Float[Array, "b t h w c"],
+    depth: Float[Array, "b t h w"],
+    keep: Bool[Array, "b t h w"],
+    cameras: camera_lib.Camera,
+    time: Any,
+) -> tuple[state.LatentMemory, write.WriteReport]:
+    """Write latent frames into the memories of a batch.
+
+    Args:
+        config: see `WorldConfigLike`.
+        memory: stacked memories [b].
+        latents: tokens to store.
+        depth: z-depth of each cell; cells at 0 are not written.
+        keep: False where a cell must not be written (moving things, sky, depth edges).
+        cameras: [b, t] with grid intrinsics.
+        time: scalar or [b, t] int stamp of the rows.
+
+    Returns:
+        The grown memories and what was written, merged and dropped, each [b].
+    """
+    times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), depth.shape[:2])
+
+    def one(memory, latents, depth, keep, cameras, times):
+        rows = write.unproject_rows(latents, depth, keep, cameras, config.memory, times)
+        return write.write(memory, rows, config.memory)
+
+    return jax.vmap(one)(memory, latents, depth, keep, cameras, times)
+
+
+def observe(
+    config: WorldConfigLike,
+    params: Params,
+    memory: state.LatentMemory,
+    cameras: camera_lib.Camera,
+    grid_hw: tuple[int, int],
+    reference: camera_lib.Camera,
+) -> Observation:
+    """Read the memories at some cameras and build the denoiser's condition from what was found.
+
+    Args:
+        config: see `WorldConfigLike`.
+        params: parameters of the models.
+        memory: stacked memories [b].
+        cameras: [b, t] with grid intrinsics, target frames first, then preceding ones.
+        grid_hw: (h, w) of the latent grid.
+        reference: [b] the camera rays are expressed in: that of the chunk's first target frame.
+
+    Returns:
+        The observation of all t frames.
+    """
+    found = jax.vmap(lambda m, c: read.read(m, c, grid_hw, config.memory))(memory, cameras)
+    tokens = found.tokens
+    if config.learned_read is not None:
+        tokens = functional.apply(config.learned_read, params["learned_read"], found)
+    relative = camera_lib.relative_to(cameras, jax.tree.map(lambda leaf: leaf[:, None], reference))
+    rays = projection.plucker_rays(relative, grid_hw)
+    condition = condition_lib.build_condition(
+        config.condition,
+        tokens=tokens,
+        visibility=found.visibility,
+        depth=found.depth,
+        rays=rays,
+        geometry=read_geometry(found),
+    )
+    base = fill.fill_holes(tokens, found.visibility)
+    return Observation(read=found, tokens=tokens, base=base, rays=rays, condition=condition)
+
+
+def read_geometry(found: read.MemoryRead) -> Float[Array, "b t h w 4"]:
+    """Stack how the winning rows were seen: sub-cell offset (2), log scale ratio, angle in radians."""
+    return jnp.concatenate([found.offset, found.scale[..., None], found.angle[..., None]], axis=-1)
+
+
+class ChunkInputs(NamedTuple):
+    """What the denoiser is given of one chunk besides the noisy frames.
+
+    Attributes:
+        first: [b, h, w, c] clean latent of target frame 0.
+        preceding: [b, p, h, w, c] clean latents right before it (p may be 0).
+        condition: [b, T + p, h, w, channels] from `observe`, target frames first.
+        base: [b, T, h, w, c] hole-filled read at the target frames.
+        text: [b, n, dt] text embeddings or None.
+    """
+
+    first: Float[Array, "b h w c"]
+    preceding: Float[Array, "b p h w c"]
+    condition: Float[Array, "b tp h w cc"]
+    base: Float[Array, "b t h w c"]
+    text: Any = None
+
+
+def chunk_inputs(first, preceding, observation: Observation, text=None) -> ChunkInputs:
+    """Bundle the clean latents and the observation of a chunk; target frame 0 of the base is the clean one."""
+    targets = observation.base.shape[1] - preceding.shape[1]
+    base = observation.base[:, :targets].at[:, 0].set(first)
+    return ChunkInputs(first=first, preceding=preceding, condition=observation.condition, base=base, text=text)
+
+
+def predict_velocity(
+    config: WorldConfigLike,
+    params: Params,
+    noisy: Float[Array, "b t h w c"],
+    sigma: Float[Array, "b t"],
+    inputs: ChunkInputs,
+) -> Float[Array, "b t h w c"]:
+    """Return the flow velocity (noise minus clean) of the target frames.
+
+    Target frame 0 and the preceding frames are clean: their noise level is 0 whatever `sigma` says, and the returned
+    velocity of frame 0 is 0.
+
+    Args:
+        config: see `WorldConfigLike`.
+        params: parameters of the models.
+        noisy: target frames at noise level sigma; frame 0 is replaced by the clean one.
+        sigma: noise level of each target frame in [0, 1].
+        inputs: the clean frames and the condition.
+
+    Returns:
+        The velocity; the clean estimate is `noisy - sigma * velocity`.
+    """
+    batch, targets = noisy.shape[:2]
+    preceding = inputs.preceding.shape[1]
+    noisy = noisy.at[:, 0].set(inputs.first)
+    sigma = sigma.at[:, 0].set(0.0)
+    frames = jnp.concatenate([noisy, inputs.preceding.astype(noisy.dtype)], axis=1)
+    timestep = jnp.concatenate([1000.0 * sigma, jnp.zeros((batch, preceding), sigma.dtype)], axis=1)
+    out = functional.apply(
+        config.denoiser,
+        params["denoiser"],
+        frames,
+        timestep,
+        inputs.condition,
+        inputs.text,
+        FrameLayout(references=0, target=targets, preceding=preceding),
+        base=inputs.base,
+    )
+    if config.denoiser.prediction == "clean":
+        out = (noisy - out) / jnp.maximum(sigma, _SMALLEST_SIGMA)[:, :, None, None, None]
+    return out.at[:, 0].set(0.0)
+
+
+def sample_chunk(
+    config: WorldConfigLike,
+    params: Params,
+    inputs: ChunkInputs,
+    noise: Float[Array, "b t h w c"],
+    sampling: SamplingConfig,
+) -> Float[Array, "b t h w c"]:
+    """Denoise the target frames of a chunk from noise, frame 0 held clean before and after every solver step."""
+
+    def velocity(noisy, sigma):
+        levels = jnp.broadcast_to(jnp.asarray(sigma, noisy.dtype), noisy.shape[:2])
+        return predict_velocity(config, params, noisy, levels, inputs)
+
+    sigmas, _ = solvers.schedule(sampling.steps, sampling.shift)
+    start = noise.at[:, 0].set(inputs.first)
+
+    def hold(latents):
+        return latents.at[:, 0].set(inputs.first)
+
+    return solvers.sample(velocity, start, sigmas, solver=sampling.solver, hold=hold)
+
+
+def latent_depth(
+    config: WorldConfigLike,
+    params: Params,
+    latents: Float[Array, "b t h w c"],
+    observation: Observation,
+) -> tuple[Float[Array, "b t h w"], Bool[Array, "b t h w"]]:
+    """Read z-depth off latents with the depth head, the memory's own depth and the camera rays helping.
+
+    Args:
+        config: see `WorldConfigLike`.
+        params: parameters of the models.
+        latents: clean latents of the frames.
+        observation: what the memory shows to the same frames' cameras.
+
+    Returns:
+        z-depth in scene units (0 where the head sees sky), and True where it is finite and not sky.
+    """
+    log_depth, sky = functional.apply(
+        config.depth_head,
+        params["depth_head"],
+        latents,
+        observation.read.depth,
+        observation.read.visibility,
+        observation.rays,
+    )
+    known = (sky < 0.0) & jnp.isfinite(log_depth)
+    return jnp.where(known, jnp.exp(jnp.where(known, log_depth, 0.0)), 0.0), known
+
+
+def encode(config: WorldConfigLike, params: Params, video: Float[Array, "b f H W 3"]) -> Float[Array, "b t h w c"]:
+    """Encode a video in [-1, 1] to normalised latents."""
+    return functional.apply(config.codec, params["codec"], video, method="encode")
+
+
+def decode(config: WorldConfigLike, params: Params, latents: Float[Array, "b t h w c"]) -> Float[Array, "b f H W 3"]:
+    """Decode normalised latents to a video in [-1, 1]; causal in time."""
+    return functional.apply(config.codec, params["codec"], latents, method="decode")
