@@ -35,6 +35,9 @@ Params = Mapping[str, Any]
 # Sigma below which dividing by it would only amplify rounding; the solver never asks for less but at its last step.
 _SMALLEST_SIGMA = 1e-3
 
+# Sky is remembered as a surface this far away, in scene units: it then turns with the camera but never moves past it.
+FAR = 1000.0
+
 
 class WorldConfigLike(Protocol):
     """What these functions need of a config: the training config and a loaded world both have it."""
@@ -60,20 +63,22 @@ class Observation(NamedTuple):
 
     Attributes:
         read: the raw read, leading axes [b, t].
-        tokens: [b, t, h, w, c] the read after the learned read (the raw tokens where there is none); 0 where unseen.
-        base: [b, t, h, w, c] `tokens` with unseen cells filled from seen ones: the guess the denoiser corrects.
+        filled: [b, t, h, w, c] the raw tokens with unseen cells filled from seen ones.
+        base: [b, t, h, w, c] `filled` corrected by the learned read, where there is one: what the denoiser starts from.
         rays: [b, t, h, w, 6] Plücker rays relative to the reference camera.
         condition: [b, t, h, w, channels] input of the memory branch.
     """
 
     read: read.MemoryRead
-    tokens: Float[Array, "b t h w c"]
+    filled: Float[Array, "b t h w c"]
     base: Float[Array, "b t h w c"]
     rays: Float[Array, "b t h w 6"]
     condition: Float[Array, "b t h w cc"]
 
 
-def grid_camera(camera: camera_lib.Camera, frame_hw: tuple[int, int], grid_hw: tuple[int, int]) -> camera_lib.Camera:
+def grid_camera(
+    camera: camera_lib.Camera, frame_hw: tuple[int, int], grid_hw: tuple[int, int]
+) -> camera_lib.Camera:
     """Return the camera with intrinsics in cells of a latent grid instead of pixels of a frame."""
     return camera_lib.Camera(
         cam_to_world=camera.cam_to_world,
@@ -157,21 +162,28 @@ def observe(
         The observation of all t frames.
     """
     found = jax.vmap(lambda m, c: read.read(m, c, grid_hw, config.memory))(memory, cameras)
-    tokens = found.tokens
+    base = filled = fill.fill_holes(found.tokens, found.visibility)
     if config.learned_read is not None:
-        tokens = functional.apply(config.learned_read, params["learned_read"], found)
+        features = read_features(found)
+        base = functional.apply(config.learned_read, params["learned_read"], found.tokens, filled, features)
     relative = camera_lib.relative_to(cameras, jax.tree.map(lambda leaf: leaf[:, None], reference))
     rays = projection.plucker_rays(relative, grid_hw)
     condition = condition_lib.build_condition(
         config.condition,
-        tokens=tokens,
+        tokens=base,
         visibility=found.visibility,
         depth=found.depth,
         rays=rays,
         geometry=read_geometry(found),
     )
-    base = fill.fill_holes(tokens, found.visibility)
-    return Observation(read=found, tokens=tokens, base=base, rays=rays, condition=condition)
+    return Observation(read=found, filled=filled, base=base, rays=rays, condition=condition)
+
+
+def read_features(found: read.MemoryRead) -> Float[Array, "b t h w 6"]:
+    """Stack what the learned read is told of a read: visibility, how its rows were seen, and log depth."""
+    seen = found.visibility[..., None]
+    log_depth = jnp.where(seen, jnp.log(jnp.where(seen, found.depth[..., None], 1.0)), 0.0)
+    return jnp.concatenate([seen.astype(log_depth.dtype), read_geometry(found), log_depth], axis=-1)
 
 
 def read_geometry(found: read.MemoryRead) -> Float[Array, "b t h w 4"]:
@@ -201,7 +213,9 @@ def chunk_inputs(first, preceding, observation: Observation, text=None) -> Chunk
     """Bundle the clean latents and the observation of a chunk; target frame 0 of the base is the clean one."""
     targets = observation.base.shape[1] - preceding.shape[1]
     base = observation.base[:, :targets].at[:, 0].set(first)
-    return ChunkInputs(first=first, preceding=preceding, condition=observation.condition, base=base, text=text)
+    return ChunkInputs(
+        first=first, preceding=preceding, condition=observation.condition, base=base, text=text
+    )
 
 
 def predict_velocity(
@@ -284,7 +298,7 @@ def latent_depth(
         observation: what the memory shows to the same frames' cameras.
 
     Returns:
-        z-depth in scene units (0 where the head sees sky), and True where it is finite and not sky.
+        z-depth in scene units (`FAR` where the head sees sky), and True where it is finite.
     """
     log_depth, sky = functional.apply(
         config.depth_head,
@@ -294,15 +308,20 @@ def latent_depth(
         observation.read.visibility,
         observation.rays,
     )
-    known = (sky < 0.0) & jnp.isfinite(log_depth)
-    return jnp.where(known, jnp.exp(jnp.where(known, log_depth, 0.0)), 0.0), known
+    known = jnp.isfinite(log_depth) & jnp.isfinite(sky)
+    depth = jnp.exp(jnp.clip(jnp.where(known, log_depth, 0.0), max=jnp.log(FAR)))
+    return jnp.where(known, jnp.where(sky > 0.0, FAR, depth), 0.0), known
 
 
-def encode(config: WorldConfigLike, params: Params, video: Float[Array, "b f H W 3"]) -> Float[Array, "b t h w c"]:
+def encode(
+    config: WorldConfigLike, params: Params, video: Float[Array, "b f H W 3"]
+) -> Float[Array, "b t h w c"]:
     """Encode a video in [-1, 1] to normalised latents."""
     return functional.apply(config.codec, params["codec"], video, method="encode")
 
 
-def decode(config: WorldConfigLike, params: Params, latents: Float[Array, "b t h w c"]) -> Float[Array, "b f H W 3"]:
+def decode(
+    config: WorldConfigLike, params: Params, latents: Float[Array, "b t h w c"]
+) -> Float[Array, "b f H W 3"]:
     """Decode normalised latents to a video in [-1, 1]; causal in time."""
     return functional.apply(config.codec, params["codec"], latents, method="decode")

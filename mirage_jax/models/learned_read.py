@@ -1,0 +1,83 @@
+"""The learned read: turns stored tokens into the tokens the target camera would have seen.
+
+A latent token carries the phase of its patch, so moving it by a fraction of a cell, or looking at it from nearer,
+changes it. The memory read returns, beside the token, where in the cell its row falls, how much nearer it is seen
+now and from how different a direction; a few residual convolutions on the latent grid use that to correct the
+hole-filled read. At initialisation the output equals the hole-filled read. Noise plays no part, so a rollout runs it
+once a chunk. Next: `memory/read.py` for the features, `world_model.py` for its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Float
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedReadConfig:
+    """Sizes of the learned read.
+
+    Attributes:
+      latent_channels: channels of a token.
+      feature_channels: channels of the read's geometry features.
+      width: channels of the residual blocks.
+      blocks: number of residual blocks; the receptive field is 4 * blocks + 3 cells.
+    """
+
+    latent_channels: int = 48
+    feature_channels: int = 6
+    width: int = 128
+    blocks: int = 4
+
+    def build(self, rngs: nnx.Rngs) -> LearnedRead:
+        """Construct the module with fresh parameters."""
+        return LearnedRead(self, rngs=rngs)
+
+
+class GridBlock(nnx.Module):
+    """Residual block of two 3x3 convolutions on one latent frame."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.norm = nnx.RMSNorm(width, rngs=rngs)
+        self.inner = nnx.Conv(width, width, (3, 3), rngs=rngs)
+        self.outer = nnx.Conv(width, width, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
+
+    def __call__(self, x: Float[jax.Array, "... h w d"]) -> Float[jax.Array, "... h w d"]:
+        return x + self.outer(jax.nn.silu(self.inner(jax.nn.silu(self.norm(x)))))
+
+
+class LearnedRead(nnx.Module):
+    """Residual correction of a hole-filled read; see the module docstring."""
+
+    def __init__(self, config: LearnedReadConfig, *, rngs: nnx.Rngs):
+        channels = 2 * config.latent_channels + config.feature_channels
+        self.embed = nnx.Conv(channels, config.width, (3, 3), rngs=rngs)
+        self.blocks = nnx.List([GridBlock(config.width, rngs=rngs) for _ in range(config.blocks)])
+        self.head = nnx.Linear(
+            config.width, config.latent_channels, kernel_init=nnx.initializers.zeros, rngs=rngs
+        )
+
+    def __call__(
+        self,
+        tokens: Float[jax.Array, "*n h w c"],
+        filled: Float[jax.Array, "*n h w c"],
+        features: Float[jax.Array, "*n h w g"],
+    ) -> Float[jax.Array, "*n h w c"]:
+        """Correct a read.
+
+        Args:
+          tokens: tokens as read, 0 in empty cells.
+          filled: the same with holes filled from their neighbours; what is corrected.
+          features: geometry of the read (visibility, offset, scale, angle, log depth), 0 in empty cells.
+
+        Returns:
+          Expected tokens at the target camera, in every cell.
+        """
+        x = self.embed(jnp.concatenate([tokens, filled, features], axis=-1))
+        for block in self.blocks:
+            x = block(x)
+        return filled + self.head(x)
