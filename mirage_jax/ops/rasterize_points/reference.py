@@ -1,0 +1,32 @@
+"""Plain-JAX points rasterizer: the truth that every kernel is compared with.
+
+Two scatter-min passes instead of a sort: positive IEEE floats order like their bits, so the first
+pass finds the smallest depth of each cell and the second the lowest index that has it. A minimum
+does not depend on the order of its operands, so duplicate cells keep the result deterministic on
+every device, which a scatter that sets values does not promise.
+
+Read next: `mirage_jax/memory/read.py`, its main user.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float32, Int32
+
+_NEVER = jnp.iinfo(jnp.int32).max
+
+
+def rasterize_points(
+    cell: Int32[jax.Array, " n"], depth: Float32[jax.Array, " n"], num_cells: int
+) -> Int32[jax.Array, " m"]:
+    """Return the index of the nearest point of each cell; see `api.rasterize_points`."""
+    depth = jax.lax.stop_gradient(depth)
+    valid = jnp.isfinite(depth) & (depth > 0) & (cell >= 0) & (cell < num_cells)
+    # Negative indices would wrap around, so points that fall nowhere go one past the end instead.
+    target = jnp.where(valid, cell, num_cells)
+    bits = jax.lax.bitcast_convert_type(depth, jnp.int32)
+    bits = jnp.where(valid, bits, _NEVER)
+    nearest = jnp.full((num_cells + 1,), _NEVER, jnp.int32).at[target].min(bits)
+    index = jnp.arange(cell.shape[0], dtype=jnp.int32)
+    candidate = jnp.where(valid & (bits == nearest[target]), index, _NEVER)
+    winner = jnp.full((num_cells + 1,), _NEVER, jnp.int32).at[target].min(candidate)
+    return jnp.where(winner == _NEVER, -1, winner)[:num_cells]
