@@ -270,17 +270,15 @@ def sample_chunk(
 ) -> Float[Array, "b t h w c"]:
     """Denoise the target frames of a chunk from noise, frame 0 held clean before and after every solver step."""
 
-    def velocity(noisy, sigma):
+    def velocity(noisy, sigma, timestep):
+        del timestep  # predict_velocity derives it per frame, frame 0 being clean
         levels = jnp.broadcast_to(jnp.asarray(sigma, noisy.dtype), noisy.shape[:2])
         return predict_velocity(config, params, noisy, levels, inputs)
 
-    sigmas, _ = solvers.schedule(sampling.steps, sampling.shift)
-    start = noise.at[:, 0].set(inputs.first)
-
-    def hold(latents):
-        return latents.at[:, 0].set(inputs.first)
-
-    return solvers.sample(velocity, start, sigmas, solver=sampling.solver, hold=hold)
+    plan = solvers.schedule(sampling.steps, sampling.shift)
+    is_first = (jnp.arange(noise.shape[1]) == 0)[None, :, None, None, None]
+    hold = solvers.Hold(mask=is_first, value=inputs.first[:, None])
+    return solvers.sample(velocity, noise, plan, solver=sampling.solver, hold=hold)
 
 
 def latent_depth(
