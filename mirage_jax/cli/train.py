@@ -1,0 +1,55 @@
+"""`mirage train`: trains one stage of a world from a config file.
+
+Flags are checked here; the work is in `mirage_jax/train/`. A run that is stopped (Ctrl-C, SIGTERM, a kill) goes on from
+its newest checkpoint when the same command is given again. Read next: `mirage_jax/train/loop.py`.
+"""
+
+from __future__ import annotations
+
+import click
+
+STAGES = ("codec", "depth", "denoiser")
+
+
+@click.command(help=__doc__.split("\n\n")[1])
+@click.option("--config", required=True, help="Config file and variant, e.g. configs/doom.py:tiny.")
+@click.option(
+    "--stage", type=click.Choice(STAGES), required=True, help="What to train; in this order."
+)
+@click.option(
+    "--workdir",
+    type=click.Path(file_okay=False),
+    required=True,
+    help="Folder for checkpoints and weights.",
+)
+@click.option(
+    "--data", type=click.Path(file_okay=False), help="Dataset folder; default: the config's."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Updates in total; default: the config's. Sets the schedule.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Stop after this wall time, saving.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed; default: the config's.")
+def command(config, stage, workdir, data, steps, minutes, seed) -> None:
+    """Trains one stage."""
+    from pathlib import Path
+
+    from mirage_jax.train import config as config_lib
+
+    overrides = {"seed": seed, "data.directory": data, f"{stage}_train.steps": steps}
+    world = config_lib.replace(
+        config_lib.load(config), {k: v for k, v in overrides.items() if v is not None}
+    )
+
+    from mirage_jax.train import loop, stages
+
+    objective = stages.make_objective(world, stage, Path(workdir), click.echo)
+    options = loop.RunOptions(workdir=Path(workdir), minutes=minutes, report=click.echo)
+    loop.train(objective, world.seed, options)

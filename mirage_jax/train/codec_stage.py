@@ -1,0 +1,155 @@
+"""Training of the video codec on random crops of random clips.
+
+Loss: squared error plus a little L1 distance of image gradients, in pixels; the linear path starts as the principal
+components of training crops (`models/pca.py`), and validation prints the scores of those alone beside the codec's.
+Conventions: clips are uint8 [f, H, W, 3]; crops start at any frame and any pixel, and are mirrored half of the time.
+Read next: `mirage_jax/models/codec.py`, `mirage_jax/train/latents.py` (what the trained codec is used for).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax import config as config_lib
+from mirage_jax.models import files, functional, pca
+from mirage_jax.models.codec import CodecConfig
+from mirage_jax.prng import Purpose, generator_for, key_for
+from mirage_jax.train.config import CodecStageConfig, WorldConfig
+from mirage_jax.train.feed import Batch, clip_indices
+from mirage_jax.train.objective import psnr, write_sheet
+
+_VALIDATION_FRAMES = 17
+
+
+class CodecObjective:
+    """Objective of the codec; see `Objective`."""
+
+    name = "codec"
+
+    def __init__(
+        self, world: WorldConfig, train_clips: Sequence[dict], val_clips: Sequence[dict]
+    ) -> None:
+        self.stage: CodecStageConfig = world.codec_train
+        self.codec: CodecConfig = world.codec
+        self.model = config_lib.to_dict(world.codec)
+        self._seed = world.seed
+        self._clips = RgbClips(train_clips)
+        count = min(self.stage.validation_clips, len(val_clips))
+        chosen = np.linspace(0, len(val_clips) - 1, count).astype(int)
+        self._val = np.stack([val_clips[int(i)]["rgb"][:_VALIDATION_FRAMES] for i in chosen])
+        self._apply = jax.jit(functools.partial(functional.apply, self.codec))
+
+    def init(self) -> Any:
+        params = functional.init(self.codec, key_for(self._seed, 0, Purpose.INIT_CODEC))
+        return pca.fit(self.codec, params, self._pca_crops())
+
+    def batch(self, step: int) -> Batch:
+        rng = generator_for(self._seed, step, Purpose.CLIP_WINDOW)
+        chosen = clip_indices(len(self._clips), seed=self._seed, step=step, batch=self.stage.batch)
+        return {
+            "video": np.stack([random_crop(self._clips[int(i)], rng, self.stage) for i in chosen])
+        }
+
+    def loss(
+        self, params: Any, batch: Any, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        del key  # the codec draws nothing
+        video = batch["video"].astype(jnp.float32) / 127.5 - 1.0
+        error = functional.apply(self.codec, params, video) - video
+        squared = jnp.mean(jnp.square(error), axis=(0, 2, 3, 4))
+        gradient = jnp.mean(jnp.abs(jnp.diff(error, axis=2))) + jnp.mean(
+            jnp.abs(jnp.diff(error, axis=3))
+        )
+        loss = jnp.mean(squared) + self.stage.gradient_weight * gradient
+        return loss, {
+            "psnr_first": _decibel(squared[0]),
+            "psnr_later": _decibel(jnp.mean(squared[1:])),
+        }
+
+    def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
+        truth = self._val.astype(np.float32) / 127.5 - 1.0
+        output = np.concatenate([np.asarray(self._apply(params, clip[None])) for clip in truth])
+        scores = psnr(output, truth)
+        linear = psnr(self._linear_output(truth), truth)
+        shown = [
+            x
+            for i in range(min(4, len(truth)))
+            for x in (truth[i, [0, 2, 4, 8, 16]], output[i, [0, 2, 4, 8, 16]])
+        ]
+        write_sheet(directory / f"codec_{step:07d}.png", shown)
+        return {
+            "psnr_first": float(scores[:, 0].mean()),
+            "psnr_later": float(scores[:, 1:].mean()),
+            "pca_first": float(linear[:, 0].mean()),
+            "pca_later": float(linear[:, 1:].mean()),
+        }
+
+    def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
+        path = workdir / "codec.safetensors"
+        files.save_params(path, params, {"config": config_lib.to_dict(self.codec), "step": step})
+        return [path]
+
+    def _pca_crops(self) -> np.ndarray:
+        rng = generator_for(self._seed, 0, Purpose.INIT_CODEC)
+        order = rng.permutation(len(self._clips))
+        chosen = [int(order[i % len(order)]) for i in range(self.stage.pca_clips)]
+        return np.stack([random_crop(self._clips[i], rng, self.stage) for i in chosen])
+
+    @functools.cached_property
+    def _linear(self) -> tuple[CodecConfig, Any]:
+        config = dataclasses.replace(self.codec, width=0)
+        params = functional.init(config, key_for(self._seed, 0, Purpose.INIT_CODEC))
+        return config, pca.fit(config, params, self._pca_crops())
+
+    def _linear_output(self, truth: np.ndarray) -> np.ndarray:
+        config, params = self._linear
+        return np.concatenate(
+            [np.asarray(functional.apply(config, params, clip[None])) for clip in truth]
+        )
+
+
+class RgbClips:
+    """The frames of a source's clips, read once and kept in memory as uint8 [f, H, W, 3]."""
+
+    def __init__(self, clips: Sequence[dict]) -> None:
+        self._clips = clips
+        self._frames: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index not in self._frames:
+            self._frames[index] = np.array(self._clips[index]["rgb"], np.uint8)
+        return self._frames[index]
+
+
+def random_crop(
+    frames: np.ndarray, rng: np.random.Generator, stage: CodecStageConfig
+) -> np.ndarray:
+    """Return a crop [crop_frames, crop_height, crop_width, 3] of frames [f, H, W, 3], mirrored half of the time.
+
+    Raises:
+        ValueError: if the frames are fewer or smaller than the crop.
+    """
+    size = (stage.crop_frames, stage.crop_height, stage.crop_width)
+    spare = [have - want for have, want in zip(frames.shape[:3], size, strict=True)]
+    if min(spare) < 0:
+        raise ValueError(
+            f"codec_train crop: got {size}, expected at most the clip's {frames.shape[:3]}; make it smaller"
+        )
+    t, y, x = (int(rng.integers(n + 1)) for n in spare)
+    crop = frames[t : t + size[0], y : y + size[1], x : x + size[2]]
+    return crop[:, :, ::-1] if rng.random() < 0.5 else crop
+
+
+def _decibel(squared_error: jax.Array) -> jax.Array:
+    return -10.0 * jnp.log10(squared_error / 4.0)

@@ -1,0 +1,162 @@
+"""The training loop of every stage: restore, then feed -> step -> log -> validate -> checkpoint until done.
+
+Order matters in two places. A checkpoint is written before the next step runs, since the step donates the state's
+buffers. Validation comes after the checkpoint, so a kill during validation costs nothing. SIGTERM or Ctrl-C asks for one
+checkpoint and a clean return; a second Ctrl-C interrupts at once. Read next: `mirage_jax/train/step.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from mirage_jax.config import to_dict
+from mirage_jax.train.checkpoint import Checkpoints, check_config
+from mirage_jax.train.feed import prefetch
+from mirage_jax.train.metrics import Means, MetricWriter
+from mirage_jax.train.objective import Objective
+from mirage_jax.train.optimizer import make_optimizer
+from mirage_jax.train.state import TrainState, new_state
+from mirage_jax.train.step import make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; nothing here changes what is computed at a step.
+
+    Attributes:
+        workdir: folder of the world's training; the stage gets a folder in it.
+        minutes: stop after so much wall time, 0 for no limit.
+        report: called with each line of text meant for the user.
+    """
+
+    workdir: Path
+    minutes: float = 0.0
+    report: Callable[[str], None] = lambda line: None
+
+
+def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
+    """Train one stage to its last step, resuming from the newest checkpoint of the workdir.
+
+    Args:
+        objective: the stage.
+        seed: of the run's draws.
+        options: folder, limits and reporting.
+
+    Returns:
+        The final state; its moving average has been exported into the workdir.
+
+    Raises:
+        ValueError: if the workdir holds a checkpoint of another model.
+        FloatingPointError: if no update of a whole log interval was finite.
+    """
+    stage, directory = objective.stage, options.workdir / objective.name
+    check_config(
+        directory / "config.json", objective.model, {"seed": seed, "stage": to_dict(stage)}
+    )
+    checkpoints = Checkpoints(directory / "checkpoints")
+    state, optimizer = _start(objective, checkpoints)
+    start = int(state.step)
+    options.report(
+        f"stage={objective.name} device={jax.devices()[0].platform} parameters={_count(state.params):,} "
+        f"step={start} of {stage.steps} folder={directory}"
+    )
+    writer = MetricWriter(directory, start, options.report)
+    step_fn = make_step(objective.loss, optimizer, stage, seed)
+    deadline = time.monotonic() + 60.0 * options.minutes if options.minutes else float("inf")
+    means, since = Means(), time.monotonic()
+    try:
+        with (
+            _stop_requests() as stopped,
+            contextlib.closing(prefetch(objective.batch, start, stage.steps)) as batches,
+        ):
+            for step, batch in enumerate(_with_bar(batches, start, stage.steps), start + 1):
+                state, metrics = step_fn(state, batch)
+                means.add(metrics)
+                if step % stage.log_steps == 0 or step == stage.steps:
+                    values = means.take()
+                    _check_progress(values, step)
+                    now = time.monotonic()
+                    values["steps_per_second"] = min(stage.log_steps, step - start) / (now - since)
+                    since = now
+                    writer.write(step, values, "train")
+                stopping = bool(stopped) or time.monotonic() > deadline
+                if stopping or step % stage.checkpoint_steps == 0 or step == stage.steps:
+                    checkpoints.save(state)
+                if step % stage.validate_steps == 0 or step == stage.steps:
+                    scores = objective.validate(state.ema, step, directory / "pictures")
+                    writer.write(step, scores, "val")
+                    since = time.monotonic()
+                if stopping:
+                    break
+        for path in objective.export(state.ema, int(state.step), options.workdir):
+            options.report(
+                f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) step={int(state.step)}"
+            )
+    finally:
+        writer.close()
+        checkpoints.close()
+    return state
+
+
+def _start(objective: Objective, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
+    """Return the newest checkpointed state, or the one of step 0, and the optimizer."""
+    params = objective.init()
+    optimizer = make_optimizer(objective.stage, params)
+    # Committing the state to its device before the first call keeps the step from compiling twice.
+    state = jax.device_put(new_state(params, optimizer), jax.devices()[0])
+    if checkpoints.latest_step() is not None:
+        state = checkpoints.restore(state)
+    return state, optimizer
+
+
+def _check_progress(values: dict[str, float], step: int) -> None:
+    if values["skipped"] == 1.0:
+        raise FloatingPointError(
+            f"training: no update up to step {step} was finite since the last log line; "
+            "lower the learning rate or look for bad values in the data"
+        )
+
+
+def _count(params: Any) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+
+
+def _with_bar(batches: Iterator[Any], start: int, steps: int) -> Iterator[Any]:
+    """Show a progress bar on a terminal; pass through otherwise."""
+    return iter(
+        tqdm.tqdm(
+            batches, initial=start, total=steps, disable=not sys.stderr.isatty(), smoothing=0.05
+        )
+    )
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """Collect the first SIGTERM or Ctrl-C in a list instead of dying; outside the main thread nothing is caught."""
+    received: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

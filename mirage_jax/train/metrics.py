@@ -1,0 +1,79 @@
+"""Where numbers go while training: a log line, a JSON line and TensorBoard, all three by `MetricWriter.write`.
+
+Conventions: one record per log step with `step` and the mean of each metric since the last record. On resume, records
+after the resumed step are dropped from the file, so it reads like that of an uninterrupted run.
+Read next: `mirage_jax/train/loop.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorboardX
+
+
+class MetricWriter:
+    """Writes scalar metrics of one stage to `report`, `metrics.jsonl` and TensorBoard event files in `directory`."""
+
+    def __init__(self, directory: Path, start_step: int, report: Callable[[str], None]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._report = report
+        path = directory / "metrics.jsonl"
+        _drop_after(path, start_step)
+        self._lines = path.open("a")
+        self._board = tensorboardX.SummaryWriter(
+            str(directory / "tensorboard"), purge_step=start_step + 1
+        )
+
+    def write(self, step: int, values: dict[str, float], prefix: str) -> None:
+        """Write one record; `prefix` ("train" or "val") goes before each name."""
+        record = {f"{prefix}/{name}": round(float(value), 6) for name, value in values.items()}
+        self._report(f"step={step} " + " ".join(f"{k}={v:.5g}" for k, v in record.items()))
+        self._lines.write(json.dumps({"step": step, **record}) + "\n")
+        self._lines.flush()
+        for name, value in record.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._lines.close()
+        self._board.close()
+
+
+class Means:
+    """Running means of metrics; values may be unfinished device arrays, they are fetched only by `take`."""
+
+    def __init__(self) -> None:
+        self._values: list[dict[str, Any]] = []
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Remember the metrics of one step."""
+        self._values.append(metrics)
+
+    def take(self) -> dict[str, float]:
+        """Return the mean of each metric since the last call, and forget. Values that are not finite are left out."""
+        fetched = {
+            name: np.array([float(v[name]) for v in self._values]) for name in self._values[0]
+        }
+        self._values = []
+        return {
+            n: float(v[np.isfinite(v)].mean()) if np.isfinite(v).any() else float("nan")
+            for n, v in fetched.items()
+        }
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except json.JSONDecodeError:
+            continue  # a line cut short by a kill
+    path.write_text("".join(line + "\n" for line in kept))

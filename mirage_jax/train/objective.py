@@ -1,0 +1,73 @@
+"""What a stage of training optimises: the interface that the loop knows, and what the stages share.
+
+A stage is an object with a parameter tree, a pure loss, a batch that is a pure function of the step, and a validation on
+fixed clips. Stages: `codec_stage.py`, `depth_stage.py`, `denoiser_stage.py`.
+Read next: `mirage_jax/train/loop.py` (who calls this), `mirage_jax/train/codec_stage.py` (the simplest stage).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import jax
+import numpy as np
+
+from mirage_jax.train.config import StageConfig
+from mirage_jax.train.feed import Batch
+
+
+class Objective(Protocol):
+    """One stage of training.
+
+    Attributes:
+        name: of the stage; names its folder in the workdir.
+        stage: schedule and sizes.
+        model: plain values of what shapes the parameters; a checkpoint of another model is refused.
+    """
+
+    name: str
+    stage: StageConfig
+    model: dict[str, Any]
+
+    def init(self) -> Any:
+        """Return the parameters before step 0 (a nested dict)."""
+        ...
+
+    def loss(
+        self, params: Any, batch: Any, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the scalar loss and scalar metrics; pure, traced once."""
+        ...
+
+    def batch(self, step: int) -> Batch:
+        """Return the host arrays of `step`; pure in (seed, step)."""
+        ...
+
+    def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
+        """Score `params` (the moving average) on the fixed validation clips; write pictures into `directory`."""
+        ...
+
+    def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
+        """Write the moving average as safetensors into `workdir`; return the files."""
+        ...
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the peak signal-to-noise ratio in dB of each picture [..., H, W, 3] in [-1, 1], `a` clipped to it."""
+    error = np.mean(np.square((np.clip(a, -1.0, 1.0) - b) / 2.0), axis=(-3, -2, -1))
+    return -10.0 * np.log10(np.maximum(error, 1e-10))
+
+
+def to_uint8(picture: np.ndarray) -> np.ndarray:
+    """Turn values in [-1, 1] into uint8, rounding to nearest."""
+    return np.clip(np.round((np.asarray(picture) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def write_sheet(path: Path, rows: list[np.ndarray]) -> None:
+    """Write a PNG whose rows are sequences [n, H, W, 3] of pictures in [-1, 1], 2 pixels apart."""
+    padded = [np.pad(to_uint8(row), ((0, 0), (0, 2), (0, 2), (0, 0))) for row in rows]
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in padded], axis=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), sheet[..., ::-1])

@@ -1,0 +1,37 @@
+"""The train state: everything a checkpoint holds, and nothing else.
+
+Conventions: no random keys and no data position live here; both are functions of (seed, step). A checkpoint named N holds
+the state whose `step` is N, that is, the state after N updates. Read next: `mirage_jax/train/step.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class TrainState(NamedTuple):
+    """State of one stage of training.
+
+    Attributes:
+        step: [] int32, updates done (skipped ones included).
+        params: nested dict of arrays.
+        opt_state: the optimizer's moments.
+        ema: exponential moving average of `params`, same tree; this is what gets exported.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    ema: Any
+
+
+def new_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Return the state at step 0; `ema` starts as a copy of `params` with buffers of its own (the step donates both)."""
+    params = jax.tree.map(jnp.array, params)
+    return TrainState(
+        jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.tree.map(jnp.array, params)
+    )

@@ -1,0 +1,63 @@
+"""One update: loss, gradient, AdamW, moving average; jitted once, state donated.
+
+Conventions: the draw of step N uses `key_for(seed, N, Purpose.NOISE)`, so no key is carried. A step whose loss or gradient is
+not finite changes nothing but `step` and reports `skipped` = 1. Read next: `mirage_jax/train/loop.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mirage_jax.prng import Purpose, key_for
+from mirage_jax.train.config import StageConfig
+from mirage_jax.train.optimizer import learning_rate
+from mirage_jax.train.state import TrainState
+
+LossFn = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+StepFn = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, stage: StageConfig, seed: int
+) -> StepFn:
+    """Return the jitted function (state, batch) -> (state, metrics); the state passed in may not be used again.
+
+    Args:
+        loss_fn: (params, batch, key) -> (scalar loss, dict of scalar metrics); pure.
+        optimizer: from `make_optimizer`.
+        stage: schedule, moving average and bounds.
+        seed: of the run.
+    """
+
+    def update(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = key_for(seed, state.step, Purpose.NOISE)
+        (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+        norm = optax.global_norm(grads)
+        rate = learning_rate(stage, state.step)
+        direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, u: (p - rate * u).astype(p.dtype), state.params, direction)
+        ema = _average(state.ema, params, state.step, stage.ema_decay)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (params, opt_state, ema),
+            (state.params, state.opt_state, state.ema),
+        )
+        metrics = dict(
+            metrics, loss=loss, grad_norm=norm, rate=rate, skipped=1.0 - finite.astype(jnp.float32)
+        )
+        return TrainState(state.step + 1, *kept), metrics
+
+    return jax.jit(update, donate_argnums=0)
+
+
+def _average(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
+    """Move the average towards `params`; early steps forget faster: min(decay, (1 + n) / (10 + n))."""
+    done = step.astype(jnp.float32)
+    weight = 1.0 - jnp.minimum(decay, (1.0 + done) / (10.0 + done))
+    return jax.tree.map(lambda e, p: e + weight * (p - e), ema, params)
