@@ -1,0 +1,98 @@
+"""One chunk of a rollout: look into memory, generate latents, read off their depth, write them.
+
+The three compiled steps are pure functions of arrays, batched over rollouts that run side by side; `ChunkSteps` holds
+them for one world so that each is compiled once for first chunks and once for later ones. Between them stand the
+`Providers`: who generates the latents and who knows their depth and mask. The defaults are the world's own models; tests
+put an oracle there, users a depth estimator or a segmentation.
+Read next: `mirage_jax/world_model.py` (the arithmetic), `mirage_jax/rollout/loop.py` (the loop over chunks).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt8
+
+from mirage_jax import world_model
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.memory.state import LatentMemory
+from mirage_jax.memory.write import WriteReport
+from mirage_jax.rollout.plan import PlannedChunk
+from mirage_jax.rollout.world import World
+
+
+class Providers(NamedTuple):
+    """Replacements of the world's own models; None keeps the model.
+
+    Attributes:
+        latents: (chunk, inputs, noise) -> [b, T, h, w, c] the chunk's latents, frame 0 the clean one.
+        depth: (chunk, latents, observation) -> depth [b, T, h, w] and keep [b, T, h, w] of the target frames.
+    """
+
+    latents: Callable[[PlannedChunk, world_model.ChunkInputs, jax.Array], jax.Array] | None = None
+    depth: Callable[[PlannedChunk, jax.Array, world_model.Observation], tuple[Any, Any]] | None = None
+
+
+class Start(NamedTuple):
+    """The start pictures of rollouts that run side by side.
+
+    Attributes:
+        image: [b, H, W, 3] pictures.
+        depth: [b, H, W] their z-depth, 0 = unknown.
+        keep: [b, H, W] True where they may be remembered.
+    """
+
+    image: UInt8[Any, "b H W 3"]
+    depth: Float[Any, "b H W"]
+    keep: Bool[Any, "b H W"]
+
+
+class ChunkSteps:
+    """The compiled steps of one world; parameters are passed in, never closed over."""
+
+    def __init__(self, world: World) -> None:
+        """Prepare the steps; nothing is compiled before the first call."""
+        spec = world.spec
+        self.begin = jax.jit(functools.partial(_begin, spec))
+        self.look = jax.jit(functools.partial(_look, spec))
+        self.generate = jax.jit(functools.partial(_generate, spec))
+        self.depth = jax.jit(functools.partial(world_model.latent_depth, spec))
+        self.remember = jax.jit(functools.partial(_remember, spec), static_argnames=("only_unseen",))
+
+
+def _begin(spec, params, start: Start, camera: Camera, memory_on: Bool[Array, ""]):
+    """Encode the start pictures and write them: returns latents [b, h, w, c] and memories [b]."""
+    picture = jnp.asarray(start.image, jnp.float32) / 127.5 - 1.0
+    latents = world_model.encode(spec, params, picture[:, None])
+    depth, keep = world_model.grid_depth(start.depth, start.keep, spec.grid_hw)
+    memory = world_model.empty_memory(spec, picture.shape[0])
+    cameras = jax.tree.map(lambda leaf: leaf[:, None], camera)
+    keep = keep[:, None] & memory_on
+    memory, report = world_model.remember(spec, memory, latents, depth[:, None], keep, cameras, 0)
+    return latents[:, 0], memory, report
+
+
+def _look(spec, params, memory: LatentMemory, cameras: Camera, first, preceding):
+    """Read the memory at target and preceding cameras: the observation and the denoiser's inputs."""
+    reference = jax.tree.map(lambda leaf: leaf[:, 0], cameras)
+    observation = world_model.observe(spec, params, memory, cameras, spec.grid_hw, reference)
+    return observation, world_model.chunk_inputs(first, preceding, observation)
+
+
+def _generate(spec, params, inputs: world_model.ChunkInputs, noise: Float[Array, "b t h w c"]):
+    """Sample the chunk's latents."""
+    return world_model.sample_chunk(spec, params, inputs, noise, spec.sampling)
+
+
+def _remember(
+    spec, memory: LatentMemory, latents, depth, keep, cameras: Camera, seen, time, *, only_unseen: bool
+) -> tuple[LatentMemory, WriteReport]:
+    """Write target frames but the first; with `only_unseen` just the cells that memory could not show."""
+    keep = keep.at[:, 0].set(False)
+    if only_unseen:
+        keep = keep & ~seen
+    return world_model.remember(spec, memory, latents, depth, keep, cameras, time)

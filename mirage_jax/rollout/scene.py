@@ -1,0 +1,273 @@
+"""A scene: the picture a rollout starts from, with its depth, camera and mask of what may be remembered.
+
+Scenes come from a `geometry.npz` (one file with everything) or from a picture, a depth array and intrinsics. Everything
+is checked here, before any computation: a message names the argument, what was got, what was expected and the cure.
+Conventions: uint8 RGB, z-depth in scene units with 0 = unknown, OpenCV camera in pixels, mask True = keep.
+Read next: `mirage_jax/rollout/loop.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from mirage_jax.geometry import camera as camera_lib
+from mirage_jax.geometry import camera_files, validation
+from mirage_jax.rollout import video
+
+_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What a rollout starts from.
+
+    Attributes:
+        name: for titles and reports.
+        image: [H, W, 3] the start picture.
+        depth: [H, W] z-depth in scene units, 0 = unknown.
+        keep: [H, W] True where the content is static and may be remembered.
+        camera: the start camera, intrinsics in pixels of `image`.
+        path: [f] recorded cameras, the start camera first, or None.
+        frames: [f, H, W, 3] recorded pictures of `path`, or None.
+    """
+
+    name: str
+    image: UInt8[np.ndarray, "H W 3"]
+    depth: Float[np.ndarray, "H W"]
+    keep: Bool[np.ndarray, "H W"]
+    camera: camera_lib.Camera
+    path: camera_lib.Camera | None = None
+    frames: UInt8[np.ndarray, "f H W 3"] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field against every other."""
+        image = np.asarray(self.image)
+        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"image: got {image.dtype} of shape {image.shape}, expected uint8 [height, width, 3]; "
+                "convert the picture to 8-bit RGB"
+            )
+        height, width = image.shape[:2]
+        _check_size("depth", self.depth, (height, width))
+        _check_size("mask", self.keep, (height, width))
+        validation.validate_depth(self.depth, "depth")
+        validation.validate_camera(self.camera, "camera")
+        if self.keep.dtype != bool:
+            raise TypeError(
+                f"mask: got {self.keep.dtype}, expected bool with True = keep; compare it, as in mask > 0"
+            )
+        if not np.any(self.keep & (np.asarray(self.depth) > 0)):
+            raise ValueError(
+                "mask: got a mask that keeps no pixel with known depth, expected True where content is "
+                "static; invert the mask if it marks what to remove"
+            )
+        if self.path is not None:
+            validation.validate_camera(self.path, "path")
+
+
+def load_scene(
+    source: str | Path,
+    *,
+    depth: str | Path | None = None,
+    mask: str | Path | None = None,
+    intrinsics: tuple[float, float, float, float] | None = None,
+    fov: float | None = None,
+) -> Scene:
+    """Load a scene from a file.
+
+    Args:
+        source: a geometry.npz, a folder that holds one, or a picture.
+        depth: .npy or .npz (first array) with z-depth of the picture's size; pictures only.
+        mask: picture or .npy, non-zero = keep; pictures only.
+        intrinsics: fx, fy, cx, cy in pixels; pictures only.
+        fov: horizontal field of view in degrees, where `intrinsics` is not given; pictures only.
+
+    Returns:
+        The checked scene.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: anything does not fit; see `Scene`.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / "geometry.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--scene: got {source}, expected a geometry.npz, a folder with one, a picture, or the name of "
+            "a shipped scene; check the path"
+        )
+    if path.suffix.lower() not in _PICTURE_SUFFIXES:
+        if depth is not None or mask is not None or intrinsics is not None or fov is not None:
+            raise ValueError(
+                f"--depth/--mask/--intrinsics/--fov: got one together with {path.name}, expected them only "
+                "with a picture; a geometry.npz holds its own"
+            )
+        return _from_geometry(path)
+    if depth is None:
+        raise ValueError(
+            f"--depth: got nothing for the picture {path.name}, expected a .npy or .npz with its z-depth; "
+            "run a depth estimator, or start from a geometry.npz"
+        )
+    image = read_picture(path)
+    size = image.shape[:2]
+    return Scene(
+        name=path.stem,
+        image=image,
+        depth=read_array(Path(depth), "--depth").astype(np.float32).squeeze(),
+        keep=np.ones(size, bool) if mask is None else _read_mask(Path(mask)),
+        camera=_camera_at_origin(size, intrinsics, fov),
+    )
+
+
+def fit_scene(scene: Scene, hw: tuple[int, int]) -> Scene:
+    """Crop a scene centrally to an aspect ratio and resize it, its cameras following.
+
+    Args:
+        scene: any size.
+        hw: height and width wanted, in pixels.
+
+    Returns:
+        The scene at that size; pictures are area-averaged, depth and mask take the nearest pixel
+        (an averaged depth would lie on no surface). The scene itself when it fits already.
+    """
+    height, width = scene.image.shape[:2]
+    if (height, width) == hw:
+        return scene
+    aspect = hw[1] / hw[0]
+    crop_height = min(height, round(width / aspect))
+    crop_width = min(width, round(height * aspect))
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    window = (slice(top, top + crop_height), slice(left, left + crop_width))
+
+    def adapt(camera: camera_lib.Camera) -> camera_lib.Camera:
+        intrinsics = camera_lib.crop_intrinsics(camera.intrinsics, top, left)
+        intrinsics = camera_lib.rescale_intrinsics(intrinsics, (crop_height, crop_width), hw)
+        return camera_lib.Camera(camera.cam_to_world, intrinsics)
+
+    frames = scene.frames
+    return Scene(
+        name=scene.name,
+        image=_resize(scene.image[window], hw, cv2.INTER_AREA),
+        depth=_resize(np.asarray(scene.depth, np.float32)[window], hw, cv2.INTER_NEAREST),
+        keep=_resize(scene.keep[window].astype(np.uint8), hw, cv2.INTER_NEAREST).astype(bool),
+        camera=adapt(scene.camera),
+        path=None if scene.path is None else adapt(scene.path),
+        frames=None
+        if frames is None
+        else np.stack([_resize(frame[window], hw, cv2.INTER_AREA) for frame in frames]),
+    )
+
+
+def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """Read a picture file as uint8 RGB.
+
+    Raises:
+        ValueError: the file cannot be decoded.
+    """
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError(f"image: got {path}, expected a readable picture; the file may be truncated, save it again")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def read_array(path: Path, argument: str) -> np.ndarray:
+    """Read a .npy, or the first array of a .npz, without pickle.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not an array file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{argument}: got {path}, expected an existing .npy or .npz; check the path")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
+    except (ValueError, OSError, EOFError, IndexError, KeyError) as error:
+        raise ValueError(
+            f"{argument}: got {path} ({error}), expected a whole .npy or .npz without pickled objects; "
+            "write it again with numpy.save"
+        ) from error
+
+
+def _read_mask(path: Path) -> Bool[np.ndarray, "H W"]:
+    if path.suffix.lower() in _PICTURE_SUFFIXES:
+        if not path.is_file():
+            raise FileNotFoundError(f"--mask: got {path}, expected an existing picture or .npy; check the path")
+        return read_picture(path).max(axis=-1) > 0
+    return read_array(path, "--mask") > 0
+
+
+def _from_geometry(path: Path) -> Scene:
+    geometry = camera_files.load_geometry(path)
+    count = geometry.camera.cam_to_world.shape[0]
+    frames = geometry.frames if geometry.frames is not None else _sibling_frames(path, count)
+    masks = geometry.masks
+    many = len(frames) > 1
+    if many and len(frames) != count:
+        raise ValueError(
+            f"frames of {path}: got {len(frames)} frames for {count} cameras, expected one for each (or a "
+            "single start frame); the video may be truncated, export it again"
+        )
+    depth = np.asarray(geometry.depths[0], np.float32)
+    return Scene(
+        name=path.parent.name if path.stem == "geometry" else path.stem,
+        image=np.asarray(frames[0]),
+        depth=depth,
+        keep=np.ones(depth.shape, bool) if masks is None else np.asarray(masks[0], bool),
+        camera=camera_lib.index_camera(geometry.camera, 0),
+        path=geometry.camera if count > 1 else None,
+        frames=np.asarray(frames) if many else None,
+    )
+
+
+def _sibling_frames(path: Path, count: int) -> UInt8[np.ndarray, "f H W 3"]:
+    clip, picture = path.parent / "clip.mp4", path.parent / "first_frame.png"
+    if clip.is_file():
+        return video.read_video(clip, frames=count)
+    if picture.is_file():
+        return read_picture(picture)[None]
+    raise FileNotFoundError(
+        f"frames of {path}: got none, expected an array `frames` in the file, or clip.mp4 or first_frame.png "
+        "beside it; add one"
+    )
+
+
+def _camera_at_origin(
+    hw: tuple[int, int], intrinsics: tuple[float, float, float, float] | None, fov: float | None
+) -> camera_lib.Camera:
+    if (intrinsics is None) == (fov is None):
+        got = "neither" if fov is None else "both"
+        raise ValueError(
+            f"--intrinsics/--fov: got {got}, expected one of them; give fx,fy,cx,cy in pixels, or the "
+            "horizontal field of view in degrees"
+        )
+    if fov is not None:
+        if not 1.0 <= fov <= 170.0:
+            raise ValueError(f"--fov: got {fov}, expected degrees between 1 and 170; a phone has about 65")
+        focal = 0.5 * hw[1] / np.tan(np.radians(fov) / 2.0)
+        intrinsics = (focal, focal, hw[1] / 2.0, hw[0] / 2.0)
+    fx, fy, cx, cy = intrinsics  # type: ignore[misc]
+    matrix = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], np.float32)
+    return camera_lib.Camera(np.eye(4, dtype=np.float32), matrix)
+
+
+def _check_size(name: str, array: Any, hw: tuple[int, int]) -> None:
+    shape = np.shape(array)
+    if shape != hw:
+        raise ValueError(
+            f"{name}: got shape {shape}, expected {hw} as the image has; resize the {name} or the image so "
+            "that they agree"
+        )
+
+
+def _resize(array: np.ndarray, hw: tuple[int, int], how: int) -> np.ndarray:
+    if how == cv2.INTER_AREA and array.shape[0] < hw[0]:
+        how = cv2.INTER_LINEAR  # area averaging of an enlarged picture is nearest neighbour
+    return cv2.resize(array, (hw[1], hw[0]), interpolation=how)

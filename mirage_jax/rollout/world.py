@@ -1,0 +1,164 @@
+"""A world on disk: `world.json` with every config, and one safetensors file for each model.
+
+`World` is what rollout and evaluation take: configs and parameters, nothing else. The folder holds
+`world.json`, `codec.safetensors`, `depth.safetensors`, `denoiser.safetensors` and, where the world
+has a learned read, `learned_read.safetensors`.
+Read next: `mirage_jax/rollout/loop.py`, `mirage_jax/world_model.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from mirage_jax import config as config_lib
+from mirage_jax.diffusion.config import SamplingConfig
+from mirage_jax.memory.state import MemoryConfig
+from mirage_jax.models import files
+from mirage_jax.models.autoencoder import AutoencoderConfig
+from mirage_jax.models.codec import CodecConfig
+from mirage_jax.models.condition import ConditionConfig
+from mirage_jax.models.config import ChunkConfig
+from mirage_jax.models.denoiser import DenoiserConfig
+from mirage_jax.models.depth_head import DepthHeadConfig
+from mirage_jax.models.learned_read import LearnedReadConfig
+
+# Model -> file stem of its weights.
+WEIGHT_FILES = {
+    "codec": "codec",
+    "depth_head": "depth",
+    "denoiser": "denoiser",
+    "learned_read": "learned_read",
+}
+CONFIG_FILE = "world.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldSpec:
+    """Everything that shapes a world's models and how they are run.
+
+    Attributes:
+        name: of the world.
+        height: of a frame in pixels.
+        width: of a frame in pixels.
+        codec: video codec.
+        depth_head: depth of latent cells.
+        denoiser: diffusion transformer with its memory branch.
+        learned_read: correction of the memory read, or None.
+        condition: what the memory branch is told.
+        memory: capacity, retention and how rows are chosen.
+        chunk: latent frames made at once.
+        sampling: solver settings.
+    """
+
+    name: str
+    height: int
+    width: int
+    codec: CodecConfig | AutoencoderConfig
+    depth_head: DepthHeadConfig
+    denoiser: DenoiserConfig
+    learned_read: LearnedReadConfig | None = None
+    condition: ConditionConfig = ConditionConfig()
+    memory: MemoryConfig = MemoryConfig()
+    chunk: ChunkConfig = ChunkConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+    def __post_init__(self) -> None:
+        stride = self.codec.spatial_stride
+        if self.height % stride or self.width % stride:
+            raise ValueError(
+                f"height/width: got {self.height}x{self.width}, expected multiples of the codec's stride {stride}"
+            )
+
+    @property
+    def frame_hw(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.height, self.width
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Height and width of a latent frame in cells."""
+        return self.height // self.codec.spatial_stride, self.width // self.codec.spatial_stride
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Configs and parameters of a world.
+
+    Attributes:
+        spec: the configs; has the fields `mirage_jax/world_model.py` asks for.
+        params: "codec", "depth_head", "denoiser", "learned_read" -> nested dict of arrays.
+    """
+
+    spec: WorldSpec
+    params: dict[str, Any]
+
+
+def save_world(directory: str | Path, world: World, dtype: str | None = None) -> None:
+    """Write a world's folder; weights first, so that a folder with `world.json` is whole.
+
+    Args:
+        directory: folder, made if needed.
+        world: what to write.
+        dtype: storage dtype of the weights, e.g. "float16"; None keeps them.
+    """
+    directory = Path(directory)
+    for name in _models(world.spec):
+        path = directory / f"{WEIGHT_FILES[name]}.safetensors"
+        files.save_params(path, world.params[name], {"world": world.spec.name}, dtype=dtype)
+    text = json.dumps({"format": 1, **config_lib.to_dict(world.spec)}, indent=2)
+    (directory / CONFIG_FILE).write_text(text + "\n")
+
+
+def load_world(directory: str | Path) -> World:
+    """Read a world's folder.
+
+    Args:
+        directory: folder written by `save_world`.
+
+    Returns:
+        The world with its weights.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files is missing; all missing files are named.
+        ValueError: a file does not fit the configs.
+    """
+    directory = Path(directory)
+    spec = load_spec(directory)
+    paths = {name: directory / f"{WEIGHT_FILES[name]}.safetensors" for name in _models(spec)}
+    missing = [path.name for path in paths.values() if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"--weights: {directory} lacks {', '.join(missing)}, expected one file for each model of "
+            f"{CONFIG_FILE}; train them with mirage train, or give the folder of the shipped weights"
+        )
+    params = {name: files.load_params(path, getattr(spec, name)) for name, path in paths.items()}
+    return World(spec=spec, params=params)
+
+
+def load_spec(directory: str | Path) -> WorldSpec:
+    """Read only the configs of a world's folder.
+
+    Raises:
+        FileNotFoundError: no `world.json` there.
+        ValueError: it is not JSON, or has an unknown key or format.
+    """
+    path = Path(directory) / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--weights: got {directory}, expected a folder with {CONFIG_FILE}; train one with mirage train, "
+            "or leave the option out to use the shipped weights"
+        )
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: got broken JSON ({error}), expected a world's configs; fetch it again") from error
+    if not isinstance(values, dict) or values.pop("format", None) != 1:
+        raise ValueError(f"{path}: expected an object with \"format\": 1; it was written by another version")
+    return config_lib.from_dict(WorldSpec, values)
+
+
+def _models(spec: WorldSpec) -> list[str]:
+    return [name for name in WEIGHT_FILES if getattr(spec, name) is not None]
