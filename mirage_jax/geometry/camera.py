@@ -8,15 +8,19 @@ pytree and a size would become a traced leaf. Leading dimensions are a batch (us
 Products are written as sums and not with ``@``: accelerators multiply float32 matrices in bf16 or
 tf32 by default, which would move points by whole cells.
 
-Read next: ``projection.py`` (points and rays), ``validation.py`` (checks at the border).
+Read next: ``projection.py`` (points and rays), ``trajectories.py``, ``camera_files.py``.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Float
 
 from mirage_jax.geometry.namespace import array_namespace, as_float
+
+# Largest accepted deviation of R^T R from the identity: text files carry about six digits.
+_ROTATION_TOLERANCE = 1e-3
 
 
 class Camera(NamedTuple):
@@ -120,3 +124,121 @@ def concatenate_cameras(cameras: Sequence[Camera]) -> Camera:
         xp.concatenate([camera.cam_to_world for camera in cameras]),
         xp.concatenate([camera.intrinsics for camera in cameras]),
     )
+
+
+def validate_camera(camera: Camera, name: str = "camera") -> Camera:
+    """Check cameras that come from outside (NumPy only; not for use under ``jit``).
+
+    Args:
+      camera: any pair of array-likes; intrinsics may lack the batch and are then repeated.
+      name: how the user knows this argument; every message starts with it.
+
+    Returns:
+      The camera as NumPy arrays, float32 or wider, with equal batches.
+
+    Raises:
+      TypeError: `camera` is not a pair of numeric arrays.
+      ValueError: wrong shapes, values that are not finite, a last row other than (0, 0, 0, 1), a
+        mirrored, scaled or skewed rotation, focal lengths that are not positive.
+    """
+    if not isinstance(camera, tuple) or len(camera) != 2:
+        raise TypeError(
+            f"{name} is not a camera: got {type(camera).__name__}, expected "
+            "Camera(cam_to_world, intrinsics). Build it with mirage_jax.geometry.camera.Camera."
+        )
+    pose = _finite_matrices(camera[0], 4, f"{name}.cam_to_world")
+    matrix = _finite_matrices(camera[1], 3, f"{name}.intrinsics")
+    if matrix.ndim == 2:
+        matrix = np.broadcast_to(matrix, (*pose.shape[:-2], 3, 3)).copy()
+    if matrix.shape[:-2] != pose.shape[:-2]:
+        raise ValueError(
+            f"{name}.intrinsics has another batch than cam_to_world: got {matrix.shape} against "
+            f"{pose.shape}, expected {(*pose.shape[:-2], 3, 3)} or (3, 3). Give one intrinsic "
+            "matrix per camera, or a single one for all."
+        )
+    _check_rigid(pose, f"{name}.cam_to_world")
+    _check_intrinsics(matrix, f"{name}.intrinsics")
+    return Camera(pose, matrix)
+
+
+def _finite_matrices(value: Any, size: int, name: str) -> np.ndarray:
+    """Return `value` as a float array [..., size, size] without NaN or infinity, or raise."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(
+            f"{name} does not hold numbers: got dtype {array.dtype}, expected floating point. "
+            "Convert it to a float32 array."
+        )
+    if array.shape[-2:] != (size, size):
+        cure = "Append the row (0, 0, 0, 1)." if array.shape[-2:] == (3, 4) else "Check the order."
+        raise ValueError(
+            f"{name} has the wrong shape: got {array.shape}, expected [..., {size}, {size}]. {cure}"
+        )
+    if array.size == 0:
+        raise ValueError(
+            f"{name} is empty: got {array.shape}, expected at least one camera. Check the source."
+        )
+    array = as_float(array, np)
+    bad = ~np.isfinite(array).all(axis=(-2, -1))
+    if bad.any():
+        raise ValueError(
+            f"{name} has values that are not finite: got {int(bad.sum())} such matrices, the first "
+            f"at {_first(bad)}, expected none. Drop these cameras or estimate them again."
+        )
+    return array
+
+
+def _first(bad: np.ndarray) -> str:
+    """Name the first True position for a message."""
+    if bad.ndim == 0:
+        return "the only camera"
+    index = np.argwhere(bad)[0].tolist()
+    return f"index {index[0] if len(index) == 1 else tuple(index)}"
+
+
+def _check_rigid(pose: np.ndarray, name: str) -> None:
+    """Raise unless every [..., 4, 4] matrix is a rotation and a translation."""
+    bad = np.abs(pose[..., 3, :] - np.array([0, 0, 0, 1])).max(axis=-1) > _ROTATION_TOLERANCE
+    if bad.any():
+        row = pose[..., 3, :][bad][0].tolist()
+        raise ValueError(
+            f"{name} has a wrong last row: got {row} at {_first(bad)}, "
+            "expected [0, 0, 0, 1]. A translation found there means the matrix is transposed."
+        )
+    rotation = pose[..., :3, :3].astype(np.float64)
+    deviation = np.abs(np.swapaxes(rotation, -1, -2) @ rotation - np.eye(3)).max(axis=(-2, -1))
+    bad = deviation > _ROTATION_TOLERANCE
+    if bad.any():
+        scale = np.linalg.norm(rotation[bad][0], axis=0).round(4).tolist()
+        raise ValueError(
+            f"{name} holds a matrix that is not a rotation: got columns of length {scale} and a "
+            f"deviation of R^T R from the identity of {deviation[bad][0]:.3g} at {_first(bad)}, "
+            f"expected unit columns and at most {_ROTATION_TOLERANCE:g}. Remove scale or skew from "
+            "the upper left 3x3 (for a small error take U V^T of its SVD)."
+        )
+    bad = np.linalg.det(rotation) < 0
+    if bad.any():
+        raise ValueError(
+            f"{name} is mirrored: got a rotation of determinant -1 at {_first(bad)}, expected +1. "
+            "One axis is flipped; convert conventions by flipping two (OpenGL to OpenCV: "
+            "right-multiply by diag(1, -1, -1, 1))."
+        )
+
+
+def _check_intrinsics(matrix: np.ndarray, name: str) -> None:
+    """Raise unless every [..., 3, 3] matrix is upper triangular with positive focal lengths."""
+    bad = (matrix[..., 0, 0] <= 0) | (matrix[..., 1, 1] <= 0)
+    if bad.any():
+        focal = matrix[bad][0].diagonal()[:2].tolist()
+        raise ValueError(
+            f"{name} has focal lengths that are not positive: got (fx, fy) = {focal} at "
+            f"{_first(bad)}, expected pixels above 0. Check the units and the order fx, fy, cx, cy."
+        )
+    lower = np.abs(matrix[..., [1, 2, 2], [0, 0, 1]]).max(axis=-1)
+    bad = (lower > 1e-6) | (np.abs(matrix[..., 2, 2] - 1) > 1e-6)
+    if bad.any():
+        raise ValueError(
+            f"{name} is not of the form [[fx, s, cx], [0, fy, cy], [0, 0, 1]]: got "
+            f"{matrix[bad][0].tolist()} at {_first(bad)}. Transpose it if cx and cy are in the "
+            "last row."
+        )

@@ -147,3 +147,68 @@ def _residual_extremes(xp: Any, taps: list[Any], window: int) -> tuple[Any, Any]
         highest = residual if highest is None else xp.maximum(highest, residual)
         lowest = residual if lowest is None else xp.minimum(lowest, residual)
     return highest, lowest
+
+
+def validate_depth(
+    depth: Any, name: str = "depth", hw: tuple[int, int] | None = None
+) -> Float[Any, "*batch H W"]:
+    """Check depth that comes from outside (NumPy only; not for use under ``jit``).
+
+    Args:
+      depth: [..., H, W] z-depth in scene units, 0 = unknown.
+      name: how the user knows this argument; every message starts with it.
+      hw: (height, width) that the depth must have, or None for any.
+
+    Returns:
+      The depth as a NumPy array, float32 or wider.
+
+    Raises:
+      TypeError: not numbers.
+      ValueError: wrong shape, NaN or infinite values, negative values, or a frame without any
+        known depth.
+    """
+    array = np.asarray(depth)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(
+            f"{name} does not hold numbers: got dtype {array.dtype}, expected floating point. "
+            "Convert it to a float32 array of z-depth."
+        )
+    expected = "[..., H, W]" if hw is None else f"[..., {hw[0]}, {hw[1]}]"
+    if array.ndim < 2 or 0 in array.shape or (hw is not None and array.shape[-2:] != tuple(hw)):
+        raise ValueError(
+            f"{name} has the wrong shape: got {array.shape}, expected {expected}. Drop a trailing "
+            "channel axis, and resize depth to the size of the frames."
+        )
+    array = as_float(array, np)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        raise ValueError(
+            f"{name} has values that are not finite: got {int(bad.sum())} of {array.size} (the "
+            f"first at {tuple(np.argwhere(bad)[0].tolist())}), expected none. Set unknown depth "
+            "to 0, and sky to a large distance."
+        )
+    if (array < 0).any():
+        raise ValueError(
+            f"{name} is negative: got a minimum of {array.min():.4g}, expected 0 (unknown) or "
+            "more. Give z-depth along the viewing axis, not disparity or an OpenGL z."
+        )
+    empty = ~(array > 0).any(axis=(-2, -1))
+    if empty.any():
+        frame = "" if empty.ndim == 0 else f" in frame {np.argwhere(empty)[0].tolist()}"
+        raise ValueError(
+            f"{name} is zero everywhere{frame}: got no pixel of known depth, expected at least "
+            "one. Estimate depth for this frame, or leave the frame out."
+        )
+    return array
+
+
+def depth_scale(depth: Float[Any, "*batch H W"]) -> float:
+    """Return the median known z-depth in scene units, the yardstick of ``trajectories.py``."""
+    array = np.asarray(depth)
+    known = array[np.isfinite(array) & (array > 0)]
+    if known.size == 0:
+        raise ValueError(
+            "depth_scale: depth has no known value: got only zeros or values that are not finite, "
+            "expected some pixels above 0. Check the depth file."
+        )
+    return float(np.median(known.astype(np.float64)))
