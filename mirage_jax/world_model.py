@@ -134,8 +134,7 @@ def remember(
     times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), depth.shape[:2])
 
     def one(memory, latents, depth, keep, cameras, times):
-        rows = write.unproject_rows(latents, depth, keep, cameras, config.memory, times)
-        return write.write(memory, rows, config.memory)
+        return write.write_frames(memory, latents, depth, keep, cameras, config.memory, times)
 
     return jax.vmap(one)(memory, latents, depth, keep, cameras, times)
 
