@@ -35,6 +35,7 @@ class Purpose(enum.IntEnum):
     RECORD = 13
     AUGMENT = 14
     EVALUATION = 15
+    TRAIN_LOSS = 16
 
 
 def key_for(seed: "int | jax.Array", step: "int | jax.Array", purpose: Purpose) -> "jax.Array":
