@@ -1,0 +1,76 @@
+"""One transformer block of the denoiser, modulated by the timestep of each latent frame.
+
+Conventions: tokens are kept as [b, t, s, d] (latent frame, token of the frame) so that modulation
+is computed once a frame; attention runs over all t * s tokens together.
+
+Read next: `denoiser.py` (the backbone), `branch.py` (the side branch made of the same block).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Float
+
+from mirage_jax.models.layers import AffineLayerNorm, Attention, FeedForward, modulate
+from mirage_jax.models.rotary import rotate_pairs
+
+
+class BlockInputs(NamedTuple):
+    """What every block of a pass is given beside its tokens.
+
+    Attributes:
+      modulation: [b, t, 6, d] projected timestep embedding of each latent frame.
+      rotary: [2, t * s, head_dim / 2] cosines and sines of the token positions.
+      text: [b, n, d] embedded text, or None.
+    """
+
+    modulation: Float[jax.Array, "b t 6 d"]
+    rotary: Float[jax.Array, "2 n half"]
+    text: Float[jax.Array, "b m d"] | None
+
+
+class Block(nnx.Module):
+    """Self-attention, cross-attention to text (if the model has text) and a feed-forward net.
+
+    x += gate1 * SelfAttn(LN(x) (1 + scale1) + shift1); x += CrossAttn(LN_affine(x), text);
+    x += gate2 * FFN(LN(x) (1 + scale2) + shift2), where (shift1, scale1, gate1, shift2, scale2,
+    gate2) = modulation of the block + projected timestep embedding of the frame.
+    """
+
+    def __init__(
+        self, width: int, heads: int, mlp_width: int, eps: float, has_text: bool, *, rngs: nnx.Rngs
+    ):
+        """Draw the block's parameters."""
+        self.eps = eps
+        drawn = jax.random.normal(rngs.params(), (6, width)) / width**0.5
+        self.modulation = nnx.Param(drawn, axes=(None, "embed"))
+        self.self_attn = Attention(width, heads, eps, rngs=rngs)
+        if has_text:
+            self.norm3 = AffineLayerNorm(width, eps)
+            self.cross_attn = Attention(width, heads, eps, rngs=rngs)
+        self.ffn = FeedForward(width, mlp_width, rngs=rngs)
+
+    def __call__(
+        self, x: Float[jax.Array, "b t s d"], inputs: BlockInputs
+    ) -> Float[jax.Array, "b t s d"]:
+        """Return the updated tokens, same shape and dtype."""
+        parts = self.modulation[...] + inputs.modulation
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(parts, 6, axis=2)
+        y = _all_frames(modulate(x, scale1, shift1, self.eps))
+        y = self.self_attn(y, rotate=functools.partial(rotate_pairs, table=inputs.rotary))
+        x = _gated(x, gate1, y.reshape(x.shape))
+        if inputs.text is not None:
+            y = self.cross_attn(_all_frames(self.norm3(x)), inputs.text)
+            x = x + y.reshape(x.shape)
+        return _gated(x, gate2, self.ffn(modulate(x, scale2, shift2, self.eps)))
+
+
+def _all_frames(x: jax.Array) -> jax.Array:
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def _gated(x: jax.Array, gate: jax.Array, y: jax.Array) -> jax.Array:
+    return x + (gate * y).astype(x.dtype)

@@ -1,0 +1,139 @@
+"""Building blocks of the transformer: linear maps, norms, attention and the feed-forward net.
+
+Conventions: channel last; parameters float32, products in the dtype of the activations, norms and
+softmax in float32. Each `nnx.Param` names its logical axes in `axes`. No stored random keys.
+
+Read next: `rotary.py` for positions, `denoiser.py` for how blocks are put together.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Float
+
+_xavier = nnx.initializers.xavier_uniform()
+
+
+class Linear(nnx.Module):
+    """Affine map of the last axis, `x @ kernel + bias`."""
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        axes: tuple[str | None, str | None],
+        *,
+        rngs: nnx.Rngs,
+        kernel_init: nnx.Initializer = _xavier,
+    ):
+        """Make a kernel [in_width, out_width] with logical axes `axes`, and a zero bias."""
+        kernel = kernel_init(rngs.params(), (in_width, out_width), jnp.float32)
+        self.kernel = nnx.Param(kernel, axes=axes)
+        self.bias = nnx.Param(jnp.zeros(out_width), axes=axes[1:])
+
+    def __call__(self, x: Float[jax.Array, "... i"]) -> Float[jax.Array, "... o"]:
+        """Return the mapped activations in the dtype of `x`."""
+        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm over the last axis with a learned scale."""
+
+    def __init__(self, width: int, eps: float, axis: str | None = None):
+        """Make a scale of ones with logical axis `axis`."""
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(width), axes=(axis,))
+
+    def __call__(self, x: Float[jax.Array, "... d"]) -> Float[jax.Array, "... d"]:
+        """Normalise in float32, return the dtype of `x`."""
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
+        return (y * self.scale[...].astype(jnp.float32)).astype(x.dtype)
+
+
+class AffineLayerNorm(nnx.Module):
+    """Layer norm with learned scale and bias."""
+
+    def __init__(self, width: int, eps: float):
+        """Make a scale of ones and a bias of zeros."""
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(width), axes=("embed",))
+        self.bias = nnx.Param(jnp.zeros(width), axes=("embed",))
+
+    def __call__(self, x: Float[jax.Array, "... d"]) -> Float[jax.Array, "... d"]:
+        """Normalise in float32, return the dtype of `x`."""
+        y = layer_norm(x, self.eps) * self.scale[...] + self.bias[...]
+        return y.astype(x.dtype)
+
+
+class FeedForward(nnx.Module):
+    """Two linear maps with a tanh-approximated GELU between."""
+
+    def __init__(self, width: int, mlp_width: int, *, rngs: nnx.Rngs):
+        """Make the maps width -> mlp_width -> width."""
+        self.up = Linear(width, mlp_width, ("embed", "mlp"), rngs=rngs)
+        self.down = Linear(mlp_width, width, ("mlp", "embed"), rngs=rngs)
+
+    def __call__(self, x: Float[jax.Array, "... d"]) -> Float[jax.Array, "... d"]:
+        """Return the transformed activations."""
+        return self.down(jax.nn.gelu(self.up(x), approximate=True))
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with queries and keys RMS-normalised over the full width.
+
+    The norm comes before heads are split, as the released weights expect it. There is no mask:
+    every query sees every key.
+    """
+
+    def __init__(self, width: int, heads: int, eps: float, *, rngs: nnx.Rngs):
+        """Make the four projections and the two norms."""
+        self.heads = heads
+        self.q = Linear(width, width, ("embed", "heads"), rngs=rngs)
+        self.k = Linear(width, width, ("embed", "heads"), rngs=rngs)
+        self.v = Linear(width, width, ("embed", "heads"), rngs=rngs)
+        self.o = Linear(width, width, ("heads", "embed"), rngs=rngs)
+        self.norm_q = RMSNorm(width, eps, "heads")
+        self.norm_k = RMSNorm(width, eps, "heads")
+
+    def __call__(
+        self,
+        x: Float[jax.Array, "b n d"],
+        context: Float[jax.Array, "b m d"] | None = None,
+        rotate=None,
+    ) -> Float[jax.Array, "b n d"]:
+        """Attend from `x` to `context`, or to itself where there is none.
+
+        Args:
+          x: what asks.
+          context: what is looked at; None for self-attention.
+          rotate: function [b, n, heads, head_dim] -> same that turns queries and keys, or None.
+        """
+        source = x if context is None else context
+        q = self._split(self.norm_q(self.q(x)))
+        k = self._split(self.norm_k(self.k(source)))
+        v = self._split(self.v(source))
+        if rotate is not None:
+            q, k = rotate(q), rotate(k)
+        y = jax.nn.dot_product_attention(q, k, v)
+        return self.o(y.reshape(x.shape))
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+def layer_norm(x: Float[jax.Array, "... d"], eps: float) -> Float[jax.Array, "... d"]:
+    """Return `x` with zero mean and unit variance along the last axis, in float32."""
+    y = x.astype(jnp.float32)
+    y = y - jnp.mean(y, axis=-1, keepdims=True)
+    return y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
+
+
+def modulate(
+    x: Float[jax.Array, "*n d"],
+    scale: Float[jax.Array, "*n d"],
+    shift: Float[jax.Array, "*n d"],
+    eps: float,
+) -> Float[jax.Array, "*n d"]:
+    """Return `layer_norm(x) * (1 + scale) + shift` in the dtype of `x`."""
+    return (layer_norm(x, eps) * (1 + scale) + shift).astype(x.dtype)
