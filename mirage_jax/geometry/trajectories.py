@@ -13,7 +13,7 @@ Presets (A = amplitude, D = depth scale; starts and stops are eased):
   the first. At 90 degrees and 49 frames the peak speed is 6.8 degrees a frame.
 * ``orbit``: once around the point 0.35 A D ahead, facing it.
 * ``loop``: walk a circle of radius 0.25 A D to the right, facing along it.
-* ``look-around``: turn 60 A degrees right, through to 60 A degrees left, and back; no travel.
+* ``look-around``: turn 45 A degrees right, through to 45 A degrees left, and back; no travel.
 * ``forward, backward, left, right, up, down``: travel 0.3 A D without turning.
 * ``turn-left, turn-right``: turn by 90 A degrees on the spot.
 * ``static``: stay.
@@ -294,7 +294,7 @@ def _loop(request: _Request) -> Motion:
 
 
 def _look_around(request: _Request) -> Motion:
-    turn = request.turn(60.0 * request.options.amplitude)
+    turn = request.turn(45.0 * request.options.amplitude)
     return _motion(turn * np.sin(_angle_around(request)))
 
 
