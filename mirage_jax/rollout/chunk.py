@@ -61,7 +61,7 @@ class ChunkSteps:
         self.look = jax.jit(functools.partial(_look, spec))
         self.generate = jax.jit(functools.partial(_generate, spec))
         self.depth = jax.jit(functools.partial(world_model.latent_depth, spec))
-        self.remember = jax.jit(functools.partial(_remember, spec), static_argnames=("only_unseen",))
+        self.remember = jax.jit(functools.partial(_remember, spec))
 
 
 def _begin(spec, params, start: Start, camera: Camera, memory_on: Bool[Array, ""]):
@@ -89,10 +89,8 @@ def _generate(spec, params, inputs: world_model.ChunkInputs, noise: Float[Array,
 
 
 def _remember(
-    spec, memory: LatentMemory, latents, depth, keep, cameras: Camera, seen, time, *, only_unseen: bool
+    spec, memory: LatentMemory, latents, depth, keep, cameras: Camera, time
 ) -> tuple[LatentMemory, WriteReport]:
-    """Write target frames but the first; with `only_unseen` just the cells that memory could not show."""
+    """Write target frames but the first, which the chunk before (or the start) has written."""
     keep = keep.at[:, 0].set(False)
-    if only_unseen:
-        keep = keep & ~seen
     return world_model.remember(spec, memory, latents, depth, keep, cameras, time)

@@ -20,15 +20,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mirage_jax import prng, world_model
-from mirage_jax.geometry import validation
-from mirage_jax.geometry.camera import Camera
+from mirage_jax.geometry.camera import Camera, validate_camera
 from mirage_jax.memory.state import LatentMemory
 from mirage_jax.rollout.chunk import ChunkSteps, Providers, Start
 from mirage_jax.rollout.plan import PlannedChunk, plan_chunks
 from mirage_jax.rollout.world import World
-
-WRITE_POLICIES = ("unseen", "all", "never")
-
 
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig:
@@ -37,17 +33,12 @@ class RolloutConfig:
     Attributes:
         seed: of the noise; rollout i of a batch uses seed + i.
         memory: False runs the same weights with a memory that stays empty.
-        write: which generated cells are written: "unseen" those that memory could not show (re-observed places keep
-            what was seen first, so they do not drift), "all" as the release does, "never" only the start picture.
     """
 
     seed: int = 0
     memory: bool = True
-    write: str = "unseen"
 
     def __post_init__(self) -> None:
-        if self.write not in WRITE_POLICIES:
-            raise ValueError(f"write: got {self.write!r}, expected one of {', '.join(WRITE_POLICIES)}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed: got {self.seed}, expected an integer from 0 to 2**31 - 1")
 
@@ -191,14 +182,11 @@ def _run_chunk(world, steps, providers, config, chunk, cameras, state) -> ChunkR
         depth, keep = (jnp.asarray(x) for x in providers.depth(chunk, latents, seen))
     clock.lap("depth", depth)
     memory = state.memory
-    if config.memory and config.write != "never":
+    if config.memory:
         stamps = chunk.first_latent + jnp.arange(targets)[None]
         # Frames that only fill up a short last chunk are made and then forgotten.
         keep = keep & (jnp.arange(targets) < chunk.latent_frames)[None, :, None, None]
-        memory, _ = steps.remember(
-            memory, latents, depth, keep, target_cameras, seen.read.visibility, stamps,
-            only_unseen=config.write == "unseen",
-        )  # fmt: skip
+        memory, _ = steps.remember(memory, latents, depth, keep, target_cameras, stamps)
     clock.lap("write", memory)
     return ChunkResult(
         chunk=chunk,
@@ -253,7 +241,7 @@ def _check_start(world: World, start: Start, cameras: Camera) -> None:
                 f"{name}: got shape {np.shape(array)}, expected {shape} for the world {spec.name!r}; fit the "
                 "scene with rollout.scene.fit_scene"
             )
-    validation.validate_camera(cameras, "cameras")
+    validate_camera(cameras, "cameras")
     batch, frames = np.shape(cameras.cam_to_world)[:2]
     stride = spec.chunk.temporal_stride
     if batch != expected[0]:

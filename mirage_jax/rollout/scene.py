@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from mirage_jax.geometry import camera as camera_lib
-from mirage_jax.geometry import camera_files, validation
+from mirage_jax.geometry import camera_files
+from mirage_jax.geometry import depth as depth_lib
 from mirage_jax.rollout import video
 
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -56,8 +57,8 @@ class Scene:
         height, width = image.shape[:2]
         _check_size("depth", self.depth, (height, width))
         _check_size("mask", self.keep, (height, width))
-        validation.validate_depth(self.depth, "depth")
-        validation.validate_camera(self.camera, "camera")
+        depth_lib.validate_depth(self.depth, "depth")
+        camera_lib.validate_camera(self.camera, "camera")
         if self.keep.dtype != bool:
             raise TypeError(
                 f"mask: got {self.keep.dtype}, expected bool with True = keep; compare it, as in mask > 0"
@@ -68,7 +69,7 @@ class Scene:
                 "static; invert the mask if it marks what to remove"
             )
         if self.path is not None:
-            validation.validate_camera(self.path, "path")
+            camera_lib.validate_camera(self.path, "path")
 
 
 def load_scene(

@@ -1,0 +1,86 @@
+"""Saving a rollout between chunks, so that a stopped one can go on and end bit for bit as if it had not stopped.
+
+One safetensors file holds memory and latents; its header holds the next chunk's number and a fingerprint of everything
+that decides the result (configs, seed, start pictures, cameras). A state with another fingerprint is refused.
+Read next: `mirage_jax/rollout/loop.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mirage_jax import config as config_lib
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.memory.state import LatentMemory
+from mirage_jax.rollout.chunk import Start
+from mirage_jax.rollout.loop import RolloutConfig, RolloutState
+from mirage_jax.rollout.world import World
+
+_TOKENS = "tokens"
+
+
+def fingerprint(world: World, start: Start, cameras: Camera, config: RolloutConfig) -> str:
+    """Return a digest of all that decides a rollout but its length and the weights' values."""
+    digest = hashlib.sha256()
+    settings = [config_lib.to_dict(world.spec), dataclasses.asdict(config)]
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for array in (*start, *cameras):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def save_state(path: Path, state: RolloutState, mark: str) -> None:
+    """Write a state; a reader sees the old file or the whole new one.
+
+    Args:
+        path: file to write.
+        state: after a chunk.
+        mark: from `fingerprint`.
+    """
+    arrays = {f"memory.{name}": np.asarray(leaf) for name, leaf in state.memory._asdict().items()}
+    # NumPy has no bfloat16 of its own: tokens are stored as float32, which holds every narrower type exactly.
+    header = {"next_chunk": str(state.next_chunk), "fingerprint": mark, _TOKENS: str(state.memory.tokens.dtype)}
+    arrays["memory.tokens"] = arrays["memory.tokens"].astype(np.float32)
+    arrays["latents"] = np.asarray(state.latents)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(save(arrays, metadata=header))
+    os.replace(temporary, path)
+
+
+def load_state(path: Path, mark: str) -> RolloutState:
+    """Read a state.
+
+    Args:
+        path: file from `save_state`.
+        mark: fingerprint of the rollout that is to be continued.
+
+    Raises:
+        ValueError: the file is broken or belongs to another rollout.
+    """
+    import jax.numpy as jnp
+
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(
+            f"--resume: got {path} ({error}), expected a whole state file; delete it to start over"
+        ) from error
+    if header.get("fingerprint") != mark:
+        raise ValueError(
+            f"--resume: {path} belongs to a rollout with another scene, path, seed or config, expected the same; "
+            "repeat its options or write to another folder"
+        )
+    leaves = {name: jnp.asarray(arrays[f"memory.{name}"]) for name in LatentMemory._fields}
+    leaves["tokens"] = leaves["tokens"].astype(header[_TOKENS])
+    return RolloutState(LatentMemory(**leaves), arrays["latents"], int(header["next_chunk"]))
