@@ -6,8 +6,8 @@
     mirage train --config configs/doom.py:tiny --stage depth --workdir runs/doom_tiny
     mirage train --config configs/doom.py:tiny --stage denoiser --workdir runs/doom_tiny
 
-Variants: `tiny` (96x128 pixels, trained on two CPU cores; the shipped weights) and `base` (the same world for an
-accelerator; unmeasured).
+Variants: `tiny` (96x128 pixels, trained on two CPU cores; the shipped weights) and `base` (the same
+world for an accelerator; unmeasured).
 """
 
 from ml_collections import ConfigDict

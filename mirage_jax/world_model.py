@@ -1,13 +1,16 @@
 """One chunk's arithmetic, shared by training and rollout, so that training sees exactly what rollout sees.
 
-The parts of a world model (codec, depth head, learned read, denoiser) and the memory know nothing of each other; this
-module joins them: memory + cameras -> `observe` -> condition -> `predict_velocity` / `sample_chunk` -> latents ->
-`latent_depth` -> `remember`. Every function is pure, batched over a leading axis b, and safe under jit and grad.
+The parts of a world model (codec, depth head, learned read, denoiser) and the memory know nothing
+of each other; this module joins them: memory + cameras -> `observe` -> condition ->
+`predict_velocity` / `sample_chunk` -> latents -> `latent_depth` -> `remember`. Every function is
+pure, batched over a leading axis b, and safe under jit and grad.
 
-Conventions: cameras given here carry intrinsics of the *latent grid* (see `grid_camera`). Frames are ordered target
-first, preceding after, as the denoiser wants them. Parameters are a plain dict with the keys "codec", "depth_head",
-"denoiser" and, where there is one, "learned_read". Latents are the codec's normalised ones.
-Read next: `mirage_jax/rollout/chunk.py` (one chunk of a rollout), `mirage_jax/train/objective.py` (its loss).
+Conventions: cameras given here carry intrinsics of the *latent grid* (see `grid_camera`). Frames
+are ordered target first, preceding after, as the denoiser wants them. Parameters are a plain dict
+with the keys "codec", "depth_head", "denoiser" and, where there is one, "learned_read". Latents are
+the codec's normalised ones.
+Read next: `mirage_jax/rollout/chunk.py` (one chunk of a rollout), `mirage_jax/train/objective.py`
+(its loss).
 """
 
 from __future__ import annotations
@@ -32,10 +35,12 @@ from mirage_jax.models.denoiser import FrameLayout
 
 Params = Mapping[str, Any]
 
-# Sigma below which dividing by it would only amplify rounding; the solver never asks for less but at its last step.
+# Sigma below which dividing by it would only amplify rounding; the solver never asks for less but
+# at its last step.
 _SMALLEST_SIGMA = 1e-3
 
-# Sky is remembered as a surface this far away, in scene units: it then turns with the camera but never moves past it.
+# Sky is remembered as a surface this far away, in scene units: it then turns with the camera but
+# never moves past it.
 FAR = 1000.0
 
 
@@ -64,7 +69,8 @@ class Observation(NamedTuple):
     Attributes:
         read: the raw read, leading axes [b, t].
         filled: [b, t, h, w, c] the raw tokens with unseen cells filled from seen ones.
-        base: [b, t, h, w, c] `filled` corrected by the learned read, where there is one: what the denoiser starts from.
+        base: [b, t, h, w, c] `filled` corrected by the learned read, where there is one: what the
+            denoiser starts from.
         rays: [b, t, h, w, 6] Plücker rays relative to the reference camera.
         condition: [b, t, h, w, channels] input of the memory branch.
     """
@@ -164,7 +170,9 @@ def observe(
     base = filled = fill.fill_holes(found.tokens, found.visibility)
     if config.learned_read is not None:
         features = read_features(found)
-        base = functional.apply(config.learned_read, params["learned_read"], found.tokens, filled, features)
+        base = functional.apply(
+            config.learned_read, params["learned_read"], found.tokens, filled, features
+        )
     relative = camera_lib.relative_to(cameras, jax.tree.map(lambda leaf: leaf[:, None], reference))
     rays = projection.plucker_rays(relative, grid_hw)
     condition = condition_lib.build_condition(
@@ -226,8 +234,8 @@ def predict_velocity(
 ) -> Float[Array, "b t h w c"]:
     """Return the flow velocity (noise minus clean) of the target frames.
 
-    Target frame 0 and the preceding frames are clean: their noise level is 0 whatever `sigma` says, and the returned
-    velocity of frame 0 is 0.
+    Target frame 0 and the preceding frames are clean: their noise level is 0 whatever `sigma` says,
+    and the returned velocity of frame 0 is 0.
 
     Args:
         config: see `WorldConfigLike`.

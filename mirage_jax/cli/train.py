@@ -1,7 +1,8 @@
 """`mirage train`: trains one stage of a world from a config file.
 
-Flags are checked here; the work is in `mirage_jax/train/`. A run that is stopped (Ctrl-C, SIGTERM, a kill) goes on from
-its newest checkpoint when the same command is given again. Read next: `mirage_jax/train/loop.py`.
+Flags are checked here; the work is in `mirage_jax/train/`. A run that is stopped (Ctrl-C, SIGTERM,
+a kill) goes on from its newest checkpoint when the same command is given again. Read next:
+`mirage_jax/train/loop.py`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,16 @@
 """Image metrics, fixed once so that numbers are comparable.
 
-* PSNR: 10 log10(1 / MSE) on RGB in [0, 1], whole frame, one number a frame; averages are means of per-frame PSNR.
-* SSIM: scikit-image, 11x11 Gaussian of sigma 1.5, C1 = 0.01^2, C2 = 0.03^2, population covariance, per channel and
-  averaged, borders reflected by the filter and a 5-pixel rim left out of the mean (the library's rule).
-* Displacement: magnitude of dense optical flow (OpenCV DIS, medium preset, on gray pictures enlarged 4x because small
-  frames hold less than one of its patches), in pixels of the original frame. It separates misplacement from blur.
+* PSNR: 10 log10(1 / MSE) on RGB in [0, 1], whole frame, one number a frame; averages are means of
+  per-frame PSNR.
+* SSIM: scikit-image, 11x11 Gaussian of sigma 1.5, C1 = 0.01^2, C2 = 0.03^2, population covariance,
+  per channel and averaged, borders reflected by the filter and a 5-pixel rim left out of the mean
+  (the library's rule).
+* Displacement: magnitude of dense optical flow (OpenCV DIS, medium preset, on gray pictures
+  enlarged 4x because small frames hold less than one of its patches), in pixels of the original
+  frame. It separates misplacement from blur.
 
-Frames are uint8 [..., H, W, 3]. Nothing here needs a downloaded network: there is no LPIPS under another name.
+Frames are uint8 [..., H, W, 3]. Nothing here needs a downloaded network: there is no LPIPS under
+another name.
 Read next: `mirage_jax/eval/revisit.py`.
 """
 
@@ -19,7 +23,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from skimage.metrics import structural_similarity
 
-# Identical frames have infinite PSNR; 8-bit frames that differ anywhere stay below 98 dB at any size used here.
+# Identical frames have infinite PSNR; 8-bit frames that differ anywhere stay below 98 dB at any
+# size used here.
 PSNR_OF_EQUAL_FRAMES = 100.0
 _FLOW_SCALE = 4
 
@@ -31,7 +36,9 @@ class Displacement(NamedTuple):
     median: float
 
 
-def psnr(a: UInt8[np.ndarray, "*f H W 3"], b: UInt8[np.ndarray, "*f H W 3"]) -> Float[np.ndarray, "*f"]:
+def psnr(
+    a: UInt8[np.ndarray, "*f H W 3"], b: UInt8[np.ndarray, "*f H W 3"]
+) -> Float[np.ndarray, "*f"]:
     """Return the PSNR of each frame in dB.
 
     Raises:
@@ -43,7 +50,9 @@ def psnr(a: UInt8[np.ndarray, "*f H W 3"], b: UInt8[np.ndarray, "*f H W 3"]) -> 
     return -10.0 * np.log10(np.maximum(error, floor))
 
 
-def masked_psnr(a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"], mask: np.ndarray) -> float:
+def masked_psnr(
+    a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"], mask: np.ndarray
+) -> float:
     """Return the PSNR over the pixels of `mask` [H, W]; NaN where the mask is empty."""
     _check_pair(a, b)
     if not mask.any():
@@ -51,7 +60,9 @@ def masked_psnr(a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"], ma
     return float(psnr(a[mask][None], b[mask][None]))
 
 
-def ssim(a: UInt8[np.ndarray, "*f H W 3"], b: UInt8[np.ndarray, "*f H W 3"]) -> Float[np.ndarray, "*f"]:
+def ssim(
+    a: UInt8[np.ndarray, "*f H W 3"], b: UInt8[np.ndarray, "*f H W 3"]
+) -> Float[np.ndarray, "*f"]:
     """Return the SSIM of each frame, as defined in the module docstring.
 
     Raises:
@@ -61,7 +72,13 @@ def ssim(a: UInt8[np.ndarray, "*f H W 3"], b: UInt8[np.ndarray, "*f H W 3"]) -> 
     flat_a, flat_b = a.reshape(-1, *a.shape[-3:]), b.reshape(-1, *b.shape[-3:])
     values = [
         structural_similarity(
-            x, y, channel_axis=-1, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            x,
+            y,
+            channel_axis=-1,
+            data_range=255,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
         for x, y in zip(flat_a, flat_b, strict=True)
     ]
@@ -77,7 +94,8 @@ def displacement(a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"]) -
     _check_pair(a, b)
     size = (a.shape[1] * _FLOW_SCALE, a.shape[0] * _FLOW_SCALE)
     gray = [
-        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_CUBIC) for frame in (a, b)
+        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_CUBIC)
+        for frame in (a, b)
     ]
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(gray[0], gray[1], None)
     length = np.linalg.norm(flow, axis=-1) / _FLOW_SCALE

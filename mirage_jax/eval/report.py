@@ -1,6 +1,7 @@
 """Tables of measurements: summary over views with its uncertainty, as JSON and as Markdown.
 
-A table is a mapping row -> metric -> list of one value per view; rows are compared on the same views.
+A table is a mapping row -> metric -> list of one value per view; rows are compared on the same
+views.
 Read next: `mirage_jax/eval/revisit.py`.
 """
 
@@ -40,7 +41,10 @@ def summarize(values: Sequence[float]) -> dict[str, float | int]:
 
 def summarize_table(table: Table) -> dict[str, dict[str, dict[str, float | int]]]:
     """Summarize every row and metric of a table."""
-    return {row: {name: summarize(values) for name, values in metrics.items()} for row, metrics in table.items()}
+    return {
+        row: {name: summarize(values) for name, values in metrics.items()}
+        for row, metrics in table.items()
+    }
 
 
 def paired_gain(table: Table, row: str, over: str, metric: str = "psnr") -> dict[str, float | int]:
@@ -53,9 +57,13 @@ def markdown_table(table: Table, metrics: Sequence[tuple[str, str, int]]) -> str
 
     Args:
         table: rows to print, in order.
-        metrics: (key, heading, decimals) of each column; a "median:" prefix prints the median instead.
+        metrics: (key, heading, decimals) of each column; a "median:" prefix prints the median
+            instead.
     """
-    lines = ["| | " + " | ".join(heading for _, heading, _ in metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    lines = [
+        "| | " + " | ".join(heading for _, heading, _ in metrics) + " |",
+        "|---" * (len(metrics) + 1) + "|",
+    ]
     for row, values in table.items():
         cells = [_cell(values, key, decimals) for key, _, decimals in metrics]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")

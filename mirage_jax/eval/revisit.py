@@ -1,15 +1,16 @@
 """Closed-loop revisits: leave a view completely, come back, compare the last frame with the first.
 
-Protocol: a start picture, an out-and-back path whose farthest view shares nothing with the first and whose last latent
-frame stands at the start camera; PSNR, SSIM and displacement of the last frame against the input picture. Rows:
+Protocol: a start picture, an out-and-back path whose farthest view shares nothing with the first
+and whose last latent frame stands at the start camera; PSNR, SSIM and displacement of the last
+frame against the input picture. Rows:
 
 * `memory on`, `memory off`: the same weights, noise and path; off means a memory that stays empty.
-* `read`: what memory alone shows on the return (hole-filled, corrected by the learned read), decoded; `raw read`
-  without the learned read. Both read the memory of the `memory on` rollout.
-* `copy`: the input picture itself; perfect at the return by definition, which is why `farthest` is printed: PSNR of the
-  farthest frame against the input, high only for something that never left.
-* `ceiling`: the codec's reconstruction of the input held still, its last frame, coded like the rollout's last frame;
-  `ceiling first`: the input coded alone, as the rollout's first frame is.
+* `read`: what memory alone shows on the return (hole-filled, corrected by the learned read),
+  decoded; `raw read` without the learned read. Both read the memory of the `memory on` rollout.
+* `copy`: the input picture itself; perfect at the return by definition, which is why `farthest` is
+  printed: PSNR of the farthest frame against the input, high only for something that never left.
+* `ceiling`: the codec's reconstruction of the input held still, its last frame, coded like the
+  rollout's last frame; `ceiling first`: the input coded alone, as the rollout's first frame is.
 
 Read next: `mirage_jax/eval/follow.py`, `mirage_jax/eval/report.py`.
 """
@@ -102,13 +103,19 @@ def evaluate_revisit(
     for first in range(0, len(scenes), config.batch):
         part = scenes[first : first + config.batch]
         cameras = closed_paths(part, frames, config.path, first)
-        overlaps += [overlap(scene, index_camera(c, frames // 2)) for scene, c in zip(part, cameras, strict=True)]
+        overlaps += [
+            overlap(scene, index_camera(c, frames // 2))
+            for scene, c in zip(part, cameras, strict=True)
+        ]
         videos = revisit_videos(world, part, stack_cameras(cameras), config.seed + first, steps)
         _extend(table, score_returns(np.stack([scene.image for scene in part]), videos))
         panels += _panels(part, videos)
-        say(f"revisit views={min(first + config.batch, len(scenes))}/{len(scenes)} seconds={time.perf_counter() - began:.0f}")
+        say(
+            f"revisit views={min(first + config.batch, len(scenes))}/{len(scenes)} seconds={time.perf_counter() - began:.0f}"
+        )
     results = {
-        "protocol": dataclasses.asdict(config) | {"frames": frames, "farthest_overlap_max": max(overlaps)},
+        "protocol": dataclasses.asdict(config)
+        | {"frames": frames, "farthest_overlap_max": max(overlaps)},
         "rows": report.summarize_table(table),
         "gain_on_over_off": report.paired_gain(table, ON, OFF),
         "gain_on_over_read": report.paired_gain(table, ON, READ),
@@ -118,7 +125,13 @@ def evaluate_revisit(
         "seconds": time.perf_counter() - began,
     }
     report.write_report(directory, "revisit", results, _markdown(world, results, table))
-    titles = ("input", "farthest view", "return, memory on", "return, memory off", "memory read, decoded")
+    titles = (
+        "input",
+        "farthest view",
+        "return, memory on",
+        "return, memory off",
+        "memory read, decoded",
+    )
     sheet.write_sheet(directory / "revisit.png", panels[:8], titles)
     return results
 
@@ -184,8 +197,8 @@ def score_returns(
     """Score the last frame of every video against the input picture.
 
     Returns:
-        Row -> metric -> one value for each view: psnr, ssim, displacement (mean flow, px), displacement_median, and
-        for rollouts farthest (PSNR of the middle frame).
+        Row -> metric -> one value for each view: psnr, ssim, displacement (mean flow, px),
+        displacement_median, and for rollouts farthest (PSNR of the middle frame).
     """
     scores: dict[str, dict[str, list[float]]] = {}
     for row, video in videos.items():
@@ -202,7 +215,9 @@ def score_returns(
     return scores
 
 
-def _extend(table: dict[str, dict[str, list[float]]], scores: dict[str, dict[str, list[float]]]) -> None:
+def _extend(
+    table: dict[str, dict[str, list[float]]], scores: dict[str, dict[str, list[float]]]
+) -> None:
     for row, metrics in scores.items():
         for name, values in metrics.items():
             table.setdefault(row, {}).setdefault(name, []).extend(values)
@@ -211,7 +226,13 @@ def _extend(table: dict[str, dict[str, list[float]]], scores: dict[str, dict[str
 def _panels(scenes: Sequence[Scene], videos: dict[str, np.ndarray]) -> list[list[np.ndarray]]:
     middle = videos[ON].shape[1] // 2
     return [
-        [scene.image, videos[ON][i, middle], videos[ON][i, -1], videos[OFF][i, -1], videos[READ][i, -1]]
+        [
+            scene.image,
+            videos[ON][i, middle],
+            videos[ON][i, -1],
+            videos[OFF][i, -1],
+            videos[READ][i, -1],
+        ]
         for i, scene in enumerate(scenes)
     ]
 

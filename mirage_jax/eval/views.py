@@ -1,7 +1,7 @@
 """Start views and recorded paths out of clips, for evaluation.
 
-A view is one frame of a clip with its depth, camera and mask; sprites and moving things are not remembered. Clips are
-read in order, so an evaluation of n views always uses the same ones.
+A view is one frame of a clip with its depth, camera and mask; sprites and moving things are not
+remembered. Clips are read in order, so an evaluation of n views always uses the same ones.
 Read next: `mirage_jax/eval/revisit.py`, `mirage_jax/eval/follow.py`.
 """
 
@@ -44,7 +44,8 @@ def clip_scene(clip: Mapping[str, Any], frame: int = 0, name: str = "clip") -> S
 def pick_views(clips: Sequence[Mapping[str, Any]], count: int) -> list[Scene]:
     """Pick start views: first frames of all clips, then their middles, then quarters, until there are enough.
 
-    Views with a wall in the face or mostly sky are passed over: nothing can be told from a return to them.
+    Views with a wall in the face or mostly sky are passed over: nothing can be told from a return
+    to them.
 
     Args:
         clips: random access to clips.
@@ -104,5 +105,11 @@ def overlap(scene: Scene, camera: Camera) -> float:
     points = unproject(np.asarray(scene.depth, np.float32), scene.camera).reshape(-1, 3)
     points = points[np.asarray(scene.depth).reshape(-1) > 0]
     uv, z = project(points, camera)
-    inside = (z > 0) & (uv[..., 0] >= 0) & (uv[..., 0] < width) & (uv[..., 1] >= 0) & (uv[..., 1] < height)
+    inside = (
+        (z > 0)
+        & (uv[..., 0] >= 0)
+        & (uv[..., 0] < width)
+        & (uv[..., 1] >= 0)
+        & (uv[..., 1] < height)
+    )
     return float(np.mean(inside))

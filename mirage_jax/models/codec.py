@@ -1,12 +1,14 @@
 """The small video codec that ships: a linear patch transform with causal convolutions around it.
 
-The first frame is coded alone, every later group of `temporal_stride` frames together, each 8x8 patch becoming
-one latent cell. The linear path starts as the principal components of real patches (`models/pca.py`), so an
-untrained codec already equals the PCA baseline and training can only be judged against it; residual causal blocks
-on the latent grid then see neighbours and the past. With `width=0` only the linear path exists: the baseline itself.
+The first frame is coded alone, every later group of `temporal_stride` frames together, each 8x8
+patch becoming one latent cell. The linear path starts as the principal components of real patches
+(`models/pca.py`), so an untrained codec already equals the PCA baseline and training can only be
+judged against it; residual causal blocks on the latent grid then see neighbours and the past. With
+`width=0` only the linear path exists: the baseline itself.
 
-Latents are normalised per channel. Videos are float in [-1, 1], channel last. Same `encode`/`decode` contract as
-`models/autoencoder.py`, which is the release's own autoencoder. Next: `models/pca.py`, `train/objective.py`.
+Latents are normalised per channel. Videos are float in [-1, 1], channel last. Same
+`encode`/`decode` contract as `models/autoencoder.py`, which is the release's own autoencoder. Next:
+`models/pca.py`, `train/objective.py`.
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ class CausalBlock(nnx.Module):
 class Transform(nnx.Module):
     """One linear map for the first frame and one for later groups, applied per cell and joined in time."""
 
-    def __init__(self, image: tuple[int, int], group: tuple[int, int], *, rngs: nnx.Rngs, zero: bool = False):
+    def __init__(
+        self, image: tuple[int, int], group: tuple[int, int], *, rngs: nnx.Rngs, zero: bool = False
+    ):
         init = {"kernel_init": nnx.initializers.zeros} if zero else {}
         self.image = nnx.Linear(*image, rngs=rngs, **init)
         self.group = nnx.Linear(*group, rngs=rngs, **init)
@@ -103,10 +107,14 @@ class Codec(nnx.Module):
         self.latent_std = nnx.Param(jnp.ones((c,)))
         if d:
             self.encoder_in = Transform((image, d), (group, d), rngs=rngs)
-            self.encoder = nnx.List([CausalBlock(d, rngs=rngs) for _ in range(config.encoder_blocks)])
+            self.encoder = nnx.List(
+                [CausalBlock(d, rngs=rngs) for _ in range(config.encoder_blocks)]
+            )
             self.encoder_out = nnx.Linear(d, c, kernel_init=nnx.initializers.zeros, rngs=rngs)
             self.decoder_in = nnx.Linear(c, d, rngs=rngs)
-            self.decoder = nnx.List([CausalBlock(d, rngs=rngs) for _ in range(config.decoder_blocks)])
+            self.decoder = nnx.List(
+                [CausalBlock(d, rngs=rngs) for _ in range(config.decoder_blocks)]
+            )
             self.decoder_out = Transform((d, image), (d, group), rngs=rngs, zero=True)
 
     def encode(self, video: Float[jax.Array, "b f H W 3"]) -> Float[jax.Array, "b t h w c"]:
@@ -142,7 +150,9 @@ class Codec(nnx.Module):
         return self.decode(self.encode(video))
 
 
-def to_patches(config: CodecConfig, video: Float[jax.Array, "b f H W 3"]) -> tuple[jax.Array, jax.Array]:
+def to_patches(
+    config: CodecConfig, video: Float[jax.Array, "b f H W 3"]
+) -> tuple[jax.Array, jax.Array]:
     """Cut a video into first-frame patches [b, 1, h, w, s*s*3] and group patches [b, n, h, w, T*s*s*3]."""
     b, f, height, width, _ = video.shape
     s, stride = config.spatial_stride, config.temporal_stride
@@ -153,12 +163,16 @@ def to_patches(config: CodecConfig, video: Float[jax.Array, "b f H W 3"]) -> tup
         )
     x = video.reshape(b, f, height // s, s, width // s, s, 3).transpose(0, 1, 2, 4, 3, 5, 6)
     first = x[:, :1].reshape(b, 1, height // s, width // s, config.image_patch)
-    later = x[:, 1:].reshape(b, (f - 1) // stride, stride, height // s, width // s, config.image_patch)
+    later = x[:, 1:].reshape(
+        b, (f - 1) // stride, stride, height // s, width // s, config.image_patch
+    )
     later = later.transpose(0, 1, 3, 4, 2, 5)
     return first, later.reshape(*later.shape[:4], config.group_patch)
 
 
-def from_patches(config: CodecConfig, first: jax.Array, later: jax.Array) -> Float[jax.Array, "b f H W 3"]:
+def from_patches(
+    config: CodecConfig, first: jax.Array, later: jax.Array
+) -> Float[jax.Array, "b f H W 3"]:
     """Inverse of `to_patches`."""
     b, n, h, w, _ = later.shape
     s, stride = config.spatial_stride, config.temporal_stride

@@ -1,8 +1,9 @@
 """The shape of one chunk: how many latent frames are made at once and which past ones the denoiser sees.
 
-A chunk is a run of latent frames denoised together. Latent frame i stands for video frames 4i-3..4i (frame 0 alone for
-i = 0) and has the camera of video frame 4i. Read next: `mirage_jax/rollout/plan.py` lays chunks end to end, and
-`mirage_jax/models/denoiser.py` turns the counts into a `FrameLayout`.
+A chunk is a run of latent frames denoised together. Latent frame i stands for video frames 4i-3..4i
+(frame 0 alone for i = 0) and has the camera of video frame 4i. Read next:
+`mirage_jax/rollout/plan.py` lays chunks end to end, and `mirage_jax/models/denoiser.py` turns the
+counts into a `FrameLayout`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ class ChunkConfig:
     """Counts of latent frames in a chunk.
 
     Attributes:
-        latent_frames: target latent frames, the clean first one included (5: 17 video frames; the release uses 9: 33).
-        preceding: past latent frames right before the clean first one that the denoiser sees (later chunks only).
-        references: at most this many further past latent frames, picked by overlap of what they see.
+        latent_frames: target latent frames, the clean first one included (5: 17 video frames; the
+            release uses 9: 33).
+        preceding: past latent frames right before the clean first one that the denoiser sees (later
+            chunks only).
+        references: at most this many further past latent frames, picked by overlap of what they
+            see.
         temporal_stride: video frames per latent frame after the first.
     """
 
@@ -36,7 +40,9 @@ class ChunkConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"chunk.{name}: got {getattr(self, name)}, expected 0 or more")
         if self.temporal_stride < 1:
-            raise ValueError(f"chunk.temporal_stride: got {self.temporal_stride}, expected at least 1")
+            raise ValueError(
+                f"chunk.temporal_stride: got {self.temporal_stride}, expected at least 1"
+            )
 
     @property
     def video_frames(self) -> int:

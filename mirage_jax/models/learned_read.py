@@ -1,10 +1,11 @@
 """The learned read: turns stored tokens into the tokens the target camera would have seen.
 
-A latent token carries the phase of its patch, so moving it by a fraction of a cell, or looking at it from nearer,
-changes it. The memory read returns, beside the token, where in the cell its row falls, how much nearer it is seen
-now and from how different a direction; a few residual convolutions on the latent grid use that to correct the
-hole-filled read. At initialisation the output equals the hole-filled read. Noise plays no part, so a rollout runs it
-once a chunk. Next: `memory/read.py` for the features, `world_model.py` for its place.
+A latent token carries the phase of its patch, so moving it by a fraction of a cell, or looking at
+it from nearer, changes it. The memory read returns, beside the token, where in the cell its row
+falls, how much nearer it is seen now and from how different a direction; a few residual
+convolutions on the latent grid use that to correct the hole-filled read. At initialisation the
+output equals the hole-filled read. Noise plays no part, so a rollout runs it once a chunk. Next:
+`memory/read.py` for the features, `world_model.py` for its place.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class LearnedRead(nnx.Module):
         Args:
           tokens: tokens as read, 0 in empty cells.
           filled: the same with holes filled from their neighbours; what is corrected.
-          features: geometry of the read (visibility, offset, scale, angle, log depth), 0 in empty cells.
+          features: geometry of the read (visibility, offset, scale, angle, log depth), 0 in empty
+              cells.
 
         Returns:
           Expected tokens at the target camera, in every cell.

@@ -1,8 +1,9 @@
 """Principal components of video patches: the start of the codec's linear path and the baseline to beat.
 
-First frames and later groups each get their own orthonormal basis. The group basis is then rotated (orthogonal
-Procrustes) so that a cell's channels mean nearly the same in both: a token written to memory from the first frame is
-read back into the place of a later one. Rotation changes no reconstruction. Next: `models/codec.py`.
+First frames and later groups each get their own orthonormal basis. The group basis is then rotated
+(orthogonal Procrustes) so that a cell's channels mean nearly the same in both: a token written to
+memory from the first frame is read back into the place of a later one. Rotation changes no
+reconstruction. Next: `models/codec.py`.
 """
 
 from __future__ import annotations
@@ -36,13 +37,20 @@ def fit(config: CodecConfig, params: Mapping, clips: UInt8[np.ndarray, "n f H W 
     first, later = to_patches(config, video)
     last_frames = video[:, config.temporal_stride :: config.temporal_stride]
     last, _ = to_patches(config, last_frames.reshape(-1, 1, *video.shape[2:]))
-    first, later, last = (np.asarray(x, np.float64).reshape(-1, x.shape[-1]) for x in (first, later, last))
+    first, later, last = (
+        np.asarray(x, np.float64).reshape(-1, x.shape[-1]) for x in (first, later, last)
+    )
     if len(first) < c:
-        raise ValueError(f"clips: got {len(first)} first-frame patches, expected at least {c}; give more clips.")
+        raise ValueError(
+            f"clips: got {len(first)} first-frame patches, expected at least {c}; give more clips."
+        )
     image_basis, image_mean = principal_basis(np.concatenate([first, last]), c)
     group_basis, group_mean = principal_basis(later, c)
-    # The rotation that brings a group's channels nearest to those of its last frame coded as an image.
-    u, _, vt = np.linalg.svd(((later - group_mean) @ group_basis).T @ ((last - image_mean) @ image_basis))
+    # The rotation that brings a group's channels nearest to those of its last frame coded as an
+    # image.
+    u, _, vt = np.linalg.svd(
+        ((later - group_mean) @ group_basis).T @ ((last - image_mean) @ image_basis)
+    )
     group_basis = group_basis @ (u @ vt)
     z = np.concatenate([(first - image_mean) @ image_basis, (later - group_mean) @ group_basis])
     linear = {

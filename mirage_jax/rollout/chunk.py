@@ -1,10 +1,12 @@
 """One chunk of a rollout: look into memory, generate latents, read off their depth, write them.
 
-The three compiled steps are pure functions of arrays, batched over rollouts that run side by side; `ChunkSteps` holds
-them for one world so that each is compiled once for first chunks and once for later ones. Between them stand the
-`Providers`: who generates the latents and who knows their depth and mask. The defaults are the world's own models; tests
-put an oracle there, users a depth estimator or a segmentation.
-Read next: `mirage_jax/world_model.py` (the arithmetic), `mirage_jax/rollout/loop.py` (the loop over chunks).
+The three compiled steps are pure functions of arrays, batched over rollouts that run side by side;
+`ChunkSteps` holds them for one world so that each is compiled once for first chunks and once for
+later ones. Between them stand the
+`Providers`: who generates the latents and who knows their depth and mask. The defaults are the
+world's own models; tests put an oracle there, users a depth estimator or a segmentation.
+Read next: `mirage_jax/world_model.py` (the arithmetic), `mirage_jax/rollout/loop.py` (the loop over
+chunks).
 """
 
 from __future__ import annotations
@@ -29,12 +31,16 @@ class Providers(NamedTuple):
     """Replacements of the world's own models; None keeps the model.
 
     Attributes:
-        latents: (chunk, inputs, noise) -> [b, T, h, w, c] the chunk's latents, frame 0 the clean one.
-        depth: (chunk, latents, observation) -> depth [b, T, h, w] and keep [b, T, h, w] of the target frames.
+        latents: (chunk, inputs, noise) -> [b, T, h, w, c] the chunk's latents, frame 0 the clean
+            one.
+        depth: (chunk, latents, observation) -> depth [b, T, h, w] and keep [b, T, h, w] of the
+            target frames.
     """
 
     latents: Callable[[PlannedChunk, world_model.ChunkInputs, jax.Array], jax.Array] | None = None
-    depth: Callable[[PlannedChunk, jax.Array, world_model.Observation], tuple[Any, Any]] | None = None
+    depth: Callable[[PlannedChunk, jax.Array, world_model.Observation], tuple[Any, Any]] | None = (
+        None
+    )
 
 
 class Start(NamedTuple):

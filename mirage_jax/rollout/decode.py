@@ -1,7 +1,8 @@
 """Latents of a rollout to video frames.
 
-Short rollouts are decoded at once. Long ones are decoded in windows of equal size with some latents of context before
-each, which bounds memory and compiles once; the codec is causal, so context as long as its reach gives the same frames.
+Short rollouts are decoded at once. Long ones are decoded in windows of equal size with some latents
+of context before each, which bounds memory and compiles once; the codec is causal, so context as
+long as its reach gives the same frames.
 Read next: `mirage_jax/rollout/outputs.py`.
 """
 
@@ -68,7 +69,9 @@ def to_uint8(video: Float[Any, "*f H W 3"]) -> UInt8[np.ndarray, "*f H W 3"]:
 
 @functools.lru_cache(maxsize=8)
 def _decoder(codec: Any) -> Any:
-    return jax.jit(lambda params, latents: functional.apply(codec, params, latents, method="decode"))
+    return jax.jit(
+        lambda params, latents: functional.apply(codec, params, latents, method="decode")
+    )
 
 
 @functools.lru_cache(maxsize=8)

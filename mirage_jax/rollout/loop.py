@@ -1,10 +1,12 @@
 """The loop of a rollout: chunk after chunk along a camera path, with memory carried from one to the next.
 
-Several rollouts (start views) of equal length run side by side on a leading axis b; each has its own seed and comes out
-as it would alone. State between chunks is explicit (`RolloutState`): memory, latents and the next chunk's number. A
-rollout continued from a saved state equals an uninterrupted one bit for bit, because noise is a function of (seed,
-chunk) and nothing else is carried. Order: look, generate, take depth, write, yield.
-Read next: `mirage_jax/rollout/chunk.py` (the steps), `mirage_jax/rollout/state_files.py` (saving), `plan.py`.
+Several rollouts (start views) of equal length run side by side on a leading axis b; each has its
+own seed and comes out as it would alone. State between chunks is explicit (`RolloutState`): memory,
+latents and the next chunk's number. A rollout continued from a saved state equals an uninterrupted
+one bit for bit, because noise is a function of (seed, chunk) and nothing else is carried. Order:
+look, generate, take depth, write, yield.
+Read next: `mirage_jax/rollout/chunk.py` (the steps), `mirage_jax/rollout/state_files.py` (saving),
+`plan.py`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from mirage_jax.memory.state import LatentMemory
 from mirage_jax.rollout.chunk import ChunkSteps, Providers, Start
 from mirage_jax.rollout.plan import PlannedChunk, plan_chunks
 from mirage_jax.rollout.world import World
+
 
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig:
@@ -63,7 +66,8 @@ class ChunkResult(NamedTuple):
     Attributes:
         chunk: its place in the plan.
         state: after the chunk.
-        base: [b, new, h, w, c] what memory alone would show at the new latent frames (hole-filled, learned read).
+        base: [b, new, h, w, c] what memory alone would show at the new latent frames (hole-filled,
+            learned read).
         filled: the same without the learned read: the stored tokens as they are.
         visibility: [b, new, h, w] True where memory showed something.
         depth: [b, new, h, w] z-depth the new frames were written with.
@@ -205,7 +209,9 @@ def _run_chunk(world, steps, providers, config, chunk, cameras, state) -> ChunkR
     )
 
 
-def latent_camera_indices(chunk: PlannedChunk, targets: int, stride: int, frames: int) -> np.ndarray:
+def latent_camera_indices(
+    chunk: PlannedChunk, targets: int, stride: int, frames: int
+) -> np.ndarray:
     """Return the video frames whose cameras a chunk's latent frames have; a short last chunk repeats its last."""
     return np.minimum((chunk.first_latent + np.arange(targets)) * stride, frames - 1)
 
@@ -245,7 +251,9 @@ def _check_start(world: World, start: Start, cameras: Camera) -> None:
     batch, frames = np.shape(cameras.cam_to_world)[:2]
     stride = spec.chunk.temporal_stride
     if batch != expected[0]:
-        raise ValueError(f"cameras: got {batch} paths, expected {expected[0]}, one for each start picture")
+        raise ValueError(
+            f"cameras: got {batch} paths, expected {expected[0]}, one for each start picture"
+        )
     if frames < 1 + stride or (frames - 1) % stride:
         raise ValueError(
             f"cameras: got {frames} frames, expected 1 + {stride}n with n >= 1; round up with "

@@ -1,7 +1,8 @@
 """Lay chunks end to end so that every video frame is made once.
 
-The first chunk makes `chunk.video_frames` frames, each later one starts from the last generated latent as its clean
-frame 0 and adds `chunk.new_frames`. Any number of frames is accepted and rounded up to 1 + 4n.
+The first chunk makes `chunk.video_frames` frames, each later one starts from the last generated
+latent as its clean frame 0 and adds `chunk.new_frames`. Any number of frames is accepted and
+rounded up to 1 + 4n.
 Read next: `mirage_jax/rollout/loop.py`.
 """
 
@@ -20,7 +21,8 @@ class PlannedChunk:
         index: position in the rollout, from 0.
         start: first video frame it adds.
         stop: one past the last video frame it adds.
-        model_frames: video frames of the chunk with the overlapping one: what the model is asked for.
+        model_frames: video frames of the chunk with the overlapping one: what the model is asked
+            for.
         first_latent: latent frame of the rollout that is this chunk's clean frame 0.
         latent_frames: latent frames of the chunk, the clean one included.
     """

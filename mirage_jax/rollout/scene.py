@@ -1,8 +1,10 @@
 """A scene: the picture a rollout starts from, with its depth, camera and mask of what may be remembered.
 
-Scenes come from a `geometry.npz` (one file with everything) or from a picture, a depth array and intrinsics. Everything
-is checked here, before any computation: a message names the argument, what was got, what was expected and the cure.
-Conventions: uint8 RGB, z-depth in scene units with 0 = unknown, OpenCV camera in pixels, mask True = keep.
+Scenes come from a `geometry.npz` (one file with everything) or from a picture, a depth array and
+intrinsics. Everything is checked here, before any computation: a message names the argument, what
+was got, what was expected and the cure.
+Conventions: uint8 RGB, z-depth in scene units with 0 = unknown, OpenCV camera in pixels, mask True
+= keep.
 Read next: `mirage_jax/rollout/loop.py`.
 """
 
@@ -174,7 +176,9 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
-        raise ValueError(f"image: got {path}, expected a readable picture; the file may be truncated, save it again")
+        raise ValueError(
+            f"image: got {path}, expected a readable picture; the file may be truncated, save it again"
+        )
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
@@ -186,7 +190,9 @@ def read_array(path: Path, argument: str) -> np.ndarray:
         ValueError: the file is not an array file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{argument}: got {path}, expected an existing .npy or .npz; check the path")
+        raise FileNotFoundError(
+            f"{argument}: got {path}, expected an existing .npy or .npz; check the path"
+        )
     try:
         loaded = np.load(path, allow_pickle=False)
         return loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
@@ -200,7 +206,9 @@ def read_array(path: Path, argument: str) -> np.ndarray:
 def _read_mask(path: Path) -> Bool[np.ndarray, "H W"]:
     if path.suffix.lower() in _PICTURE_SUFFIXES:
         if not path.is_file():
-            raise FileNotFoundError(f"--mask: got {path}, expected an existing picture or .npy; check the path")
+            raise FileNotFoundError(
+                f"--mask: got {path}, expected an existing picture or .npy; check the path"
+            )
         return read_picture(path).max(axis=-1) > 0
     return read_array(path, "--mask") > 0
 
@@ -251,7 +259,9 @@ def _camera_at_origin(
         )
     if fov is not None:
         if not 1.0 <= fov <= 170.0:
-            raise ValueError(f"--fov: got {fov}, expected degrees between 1 and 170; a phone has about 65")
+            raise ValueError(
+                f"--fov: got {fov}, expected degrees between 1 and 170; a phone has about 65"
+            )
         focal = 0.5 * hw[1] / np.tan(np.radians(fov) / 2.0)
         intrinsics = (focal, focal, hw[1] / 2.0, hw[0] / 2.0)
     fx, fy, cx, cy = intrinsics  # type: ignore[misc]

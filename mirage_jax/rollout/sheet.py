@@ -42,7 +42,9 @@ def write_sheet(
 
     height, width = rows[0][0].shape[:2]
     panel_height = _PANEL_INCHES * height / width
-    figure = Figure((len(titles) * _PANEL_INCHES, len(rows) * panel_height + 0.55), dpi=_DOTS_PER_INCH)
+    figure = Figure(
+        (len(titles) * _PANEL_INCHES, len(rows) * panel_height + 0.55), dpi=_DOTS_PER_INCH
+    )
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for i, row in enumerate(rows):

@@ -1,7 +1,8 @@
 """Saving a rollout between chunks, so that a stopped one can go on and end bit for bit as if it had not stopped.
 
-One safetensors file holds memory and latents; its header holds the next chunk's number and a fingerprint of everything
-that decides the result (configs, seed, start pictures, cameras). A state with another fingerprint is refused.
+One safetensors file holds memory and latents; its header holds the next chunk's number and a
+fingerprint of everything that decides the result (configs, seed, start pictures, cameras). A state
+with another fingerprint is refused.
 Read next: `mirage_jax/rollout/loop.py`.
 """
 
@@ -46,8 +47,13 @@ def save_state(path: Path, state: RolloutState, mark: str) -> None:
         mark: from `fingerprint`.
     """
     arrays = {f"memory.{name}": np.asarray(leaf) for name, leaf in state.memory._asdict().items()}
-    # NumPy has no bfloat16 of its own: tokens are stored as float32, which holds every narrower type exactly.
-    header = {"next_chunk": str(state.next_chunk), "fingerprint": mark, _TOKENS: str(state.memory.tokens.dtype)}
+    # NumPy has no bfloat16 of its own: tokens are stored as float32, which holds every narrower
+    # type exactly.
+    header = {
+        "next_chunk": str(state.next_chunk),
+        "fingerprint": mark,
+        _TOKENS: str(state.memory.tokens.dtype),
+    }
     arrays["memory.tokens"] = arrays["memory.tokens"].astype(np.float32)
     arrays["latents"] = np.asarray(state.latents)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -27,7 +27,9 @@ def write_video(path: Path, frames: UInt8[np.ndarray, "f H W 3"], fps: float = 8
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": "14", "preset": "medium"}
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+            picture = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(frame[:height, :width]), format="rgb24"
+            )
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
 
@@ -44,7 +46,9 @@ def read_video(path: Path, frames: int | None = None) -> UInt8[np.ndarray, "f H 
         ValueError: the file is not a video, is cut short, or holds another number of frames.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"video: got {path}, expected an existing video file; check the path")
+        raise FileNotFoundError(
+            f"video: got {path}, expected an existing video file; check the path"
+        )
     try:
         with av.open(str(path)) as container:
             stated = container.streams.video[0].frames

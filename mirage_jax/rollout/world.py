@@ -46,9 +46,9 @@ class WorldSpec:
         codec: video codec.
         depth_head: depth of latent cells.
         denoiser: diffusion transformer with its memory branch.
+        memory: capacity, retention and how rows are chosen.
         learned_read: correction of the memory read, or None.
         condition: what the memory branch is told.
-        memory: capacity, retention and how rows are chosen.
         chunk: latent frames made at once.
         sampling: solver settings.
     """
@@ -59,9 +59,9 @@ class WorldSpec:
     codec: CodecConfig | AutoencoderConfig
     depth_head: DepthHeadConfig
     denoiser: DenoiserConfig
+    memory: MemoryConfig
     learned_read: LearnedReadConfig | None = None
     condition: ConditionConfig = ConditionConfig()
-    memory: MemoryConfig = MemoryConfig()
     chunk: ChunkConfig = ChunkConfig()
     sampling: SamplingConfig = SamplingConfig()
 
@@ -154,9 +154,13 @@ def load_spec(directory: str | Path) -> WorldSpec:
     try:
         values = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: got broken JSON ({error}), expected a world's configs; fetch it again") from error
+        raise ValueError(
+            f"{path}: got broken JSON ({error}), expected a world's configs; fetch it again"
+        ) from error
     if not isinstance(values, dict) or values.pop("format", None) != 1:
-        raise ValueError(f"{path}: expected an object with \"format\": 1; it was written by another version")
+        raise ValueError(
+            f'{path}: expected an object with "format": 1; it was written by another version'
+        )
     return config_lib.from_dict(WorldSpec, values)
 
 

@@ -1,8 +1,9 @@
 """Checkpoints through Orbax: atomic, the last two kept, restored whole into an abstract state.
 
-Conventions: `<workdir>/<stage>/checkpoints/N` holds the state whose `step` is N. A directory appears under its final name
-only when it is complete, so a killed save leaves the one before. The config lies beside as JSON and must describe the
-same model on resume. Read next: `mirage_jax/train/loop.py`.
+Conventions: `<workdir>/<stage>/checkpoints/N` holds the state whose `step` is N. A directory
+appears under its final name only when it is complete, so a killed save leaves the one before. The
+config lies beside as JSON and must describe the same model on resume. Read next:
+`mirage_jax/train/loop.py`.
 """
 
 from __future__ import annotations

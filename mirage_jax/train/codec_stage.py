@@ -1,9 +1,12 @@
 """Training of the video codec on random crops of random clips.
 
-Loss: squared error plus a little L1 distance of image gradients, in pixels; the linear path starts as the principal
-components of training crops (`models/pca.py`), and validation prints the scores of those alone beside the codec's.
-Conventions: clips are uint8 [f, H, W, 3]; crops start at any frame and any pixel, and are mirrored half of the time.
-Read next: `mirage_jax/models/codec.py`, `mirage_jax/train/latents.py` (what the trained codec is used for).
+Loss: squared error plus a little L1 distance of image gradients, in pixels; the linear path starts
+as the principal components of training crops (`models/pca.py`), and validation prints the scores of
+those alone beside the codec's.
+Conventions: clips are uint8 [f, H, W, 3]; crops start at any frame and any pixel, and are mirrored
+half of the time.
+Read next: `mirage_jax/models/codec.py`, `mirage_jax/train/latents.py` (what the trained codec is
+used for).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The one config of a world: its models, memory, chunking, data and the three stages of training.
 
-Config files return plain values from `get_config(variant)`; `load("configs/doom.py:tiny")` runs one and turns the values
-into the frozen dataclasses of the components. Sizes in pixels, frames or latent cells as named. Read next:
-`configs/doom.py`, `mirage_jax/config.py` (how mappings become dataclasses).
+Config files return plain values from `get_config(variant)`; `load("configs/doom.py:tiny")` runs one
+and turns the values into the frozen dataclasses of the components. Sizes in pixels, frames or
+latent cells as named. Read next: `configs/doom.py`, `mirage_jax/config.py` (how mappings become
+dataclasses).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class DataConfig:
     """Where clips come from and their frame size.
 
     Attributes:
-        source: "recorded" reads ArrayRecord files of `directory`; "procedural" makes `num_clips` clips as it goes.
+        source: "recorded" reads ArrayRecord files of `directory`; "procedural" makes `num_clips`
+            clips as it goes.
         directory: dataset folder, relative to the working folder.
         height: frame height in pixels.
         width: frame width in pixels.
@@ -137,7 +139,8 @@ def load(path: str) -> WorldConfig:
         path: "file.py" or "file.py:variant"; the file defines `get_config(variant: str)`.
 
     Raises:
-        ValueError: for a missing file, a file without `get_config`, an unknown key or a value out of range.
+        ValueError: for a missing file, a file without `get_config`, an unknown key or a value out
+            of range.
     """
     return from_dict(WorldConfig, load_values(path))
 

@@ -1,7 +1,8 @@
 """Which clips a step sees, and a thread that makes the next batches while the device works.
 
-Conventions: a batch is a pure function of (seed, step); the feed carries no state, so starting it at step N gives what an
-uninterrupted run would have seen at step N. Read next: `mirage_jax/train/loop.py`.
+Conventions: a batch is a pure function of (seed, step); the feed carries no state, so starting it
+at step N gives what an uninterrupted run would have seen at step N. Read next:
+`mirage_jax/train/loop.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The training loop of every stage: restore, then feed -> step -> log -> validate -> checkpoint until done.
 
-Order matters in two places. A checkpoint is written before the next step runs, since the step donates the state's
-buffers. Validation comes after the checkpoint, so a kill during validation costs nothing. SIGTERM or Ctrl-C asks for one
-checkpoint and a clean return; a second Ctrl-C interrupts at once. Read next: `mirage_jax/train/step.py`.
+Order matters in two places. A checkpoint is written before the next step runs, since the step
+donates the state's buffers. Validation comes after the checkpoint, so a kill during validation
+costs nothing. SIGTERM or Ctrl-C asks for one checkpoint and a clean return; a second Ctrl-C
+interrupts at once. Read next: `mirage_jax/train/step.py`.
 """
 
 from __future__ import annotations

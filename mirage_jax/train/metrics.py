@@ -1,7 +1,8 @@
 """Where numbers go while training: a log line, a JSON line and TensorBoard, all three by `MetricWriter.write`.
 
-Conventions: one record per log step with `step` and the mean of each metric since the last record. On resume, records
-after the resumed step are dropped from the file, so it reads like that of an uninterrupted run.
+Conventions: one record per log step with `step` and the mean of each metric since the last record.
+On resume, records after the resumed step are dropped from the file, so it reads like that of an
+uninterrupted run.
 Read next: `mirage_jax/train/loop.py`.
 """
 

@@ -1,8 +1,10 @@
 """What a stage of training optimises: the interface that the loop knows, and what the stages share.
 
-A stage is an object with a parameter tree, a pure loss, a batch that is a pure function of the step, and a validation on
-fixed clips. Stages: `codec_stage.py`, `depth_stage.py`, `denoiser_stage.py`.
-Read next: `mirage_jax/train/loop.py` (who calls this), `mirage_jax/train/codec_stage.py` (the simplest stage).
+A stage is an object with a parameter tree, a pure loss, a batch that is a pure function of the
+step, and a validation on fixed clips. Stages: `codec_stage.py`, `depth_stage.py`,
+`denoiser_stage.py`.
+Read next: `mirage_jax/train/loop.py` (who calls this), `mirage_jax/train/codec_stage.py` (the
+simplest stage).
 """
 
 from __future__ import annotations

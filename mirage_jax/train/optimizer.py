@@ -1,8 +1,9 @@
 """AdamW with warm-up, cosine decay, a global gradient norm bound and parameters that may be frozen by name.
 
-Conventions: the learning rate is a function of the step alone and is applied in `step.py`, so the transformation here
-returns a direction without a scale. Weight decay acts on arrays of two or more axes only (not on gains and biases).
-Frozen parameters have no moments and get an update of exactly zero. Read next: `mirage_jax/train/step.py`.
+Conventions: the learning rate is a function of the step alone and is applied in `step.py`, so the
+transformation here returns a direction without a scale. Weight decay acts on arrays of two or more
+axes only (not on gains and biases). Frozen parameters have no moments and get an update of exactly
+zero. Read next: `mirage_jax/train/step.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The train state: everything a checkpoint holds, and nothing else.
 
-Conventions: no random keys and no data position live here; both are functions of (seed, step). A checkpoint named N holds
-the state whose `step` is N, that is, the state after N updates. Read next: `mirage_jax/train/step.py`.
+Conventions: no random keys and no data position live here; both are functions of (seed, step). A
+checkpoint named N holds the state whose `step` is N, that is, the state after N updates. Read next:
+`mirage_jax/train/step.py`.
 """
 
 from __future__ import annotations
