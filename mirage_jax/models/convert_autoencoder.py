@@ -1,0 +1,245 @@
+"""Weights of released Wan autoencoders to ours and back, by name.
+
+Conventions: a released file is a flat mapping of names to arrays in PyTorch order (output channels
+first), in one of two layouts: ``release`` (the names of Wan2.1/2.2 themselves) or ``diffusers``
+(`AutoencoderKLWan`). Neither holds the statistics that latents are normalised with; they are
+given beside, see `RELEASED_STATISTICS`.
+
+Read next: `autoencoder.py` for the model, `functional.py` for the parameter trees.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax.models.autoencoder import AutoencoderConfig
+from mirage_jax.models.functional import Params, abstract_params, flatten, unflatten
+
+LAYOUTS = ("release", "diffusers")
+_STATISTICS = {("latent_mean",), ("latent_std",)}
+
+
+class _Entry(NamedTuple):
+    """One parameter: where it is with us, its name there, and how it is laid out there."""
+
+    ours: tuple[str, ...]
+    theirs: str
+    ones: int  # trailing axes of length 1 that their array has and ours has not
+
+
+def params_from_release(
+    config: AutoencoderConfig,
+    tensors: Mapping[str, Any],
+    *,
+    mean: Any,
+    std: Any,
+    layout: str = "release",
+) -> Params:
+    """Convert released weights.
+
+    Args:
+      config: Sizes of the released model, e.g. `autoencoder.WAN22`.
+      tensors: Name -> array, as a safetensors file holds them.
+      mean: Mean of each latent channel [c].
+      std: Standard deviation of each latent channel [c].
+      layout: ``release`` or ``diffusers``.
+
+    Returns:
+      Parameters of the autoencoder in float32.
+
+    Raises:
+      ValueError: Listing by name all arrays that are missing, unexpected or misshapen.
+    """
+    abstract = flatten(abstract_params(config))
+    entries = _entries(config, layout)
+    got = {name: np.shape(array) for name, array in tensors.items()}
+    expected = {e.theirs: _their_shape(abstract[e.ours].shape, e.ones) for e in entries}
+    _compare(expected, got, layout)
+    flat = {e.ours: jnp.asarray(_to_ours(tensors[e.theirs], e.ones)) for e in entries}
+    for name, values in (("latent_mean", mean), ("latent_std", std)):
+        flat[(name,)] = jnp.asarray(values, jnp.float32)
+        if flat[(name,)].shape != (config.latent_channels,):
+            raise ValueError(
+                f"{name} has the wrong shape - got {flat[(name,)].shape} - expected "
+                f"({config.latent_channels},) - use the statistics of this autoencoder."
+            )
+    return unflatten(flat)
+
+
+def params_to_release(
+    config: AutoencoderConfig, params: Params, *, layout: str = "release"
+) -> dict[str, np.ndarray]:
+    """Convert our weights to released names; the latent statistics are left out.
+
+    Args:
+      config: Sizes of the model.
+      params: Its parameters.
+      layout: ``release`` or ``diffusers``.
+
+    Returns:
+      Name -> array in PyTorch order.
+
+    Raises:
+      ValueError: If the layout is not known.
+    """
+    flat = flatten(params)
+    return {e.theirs: _to_theirs(flat[e.ours], e.ones) for e in _entries(config, layout)}
+
+
+def _their_shape(shape: tuple[int, ...], ones: int) -> tuple[int, ...]:
+    if len(shape) > 1:
+        shape = (shape[-1], shape[-2], *shape[:-2])
+    return (*shape, *(1,) * ones)
+
+
+def _to_ours(array: Any, ones: int) -> np.ndarray:
+    """Drop trailing ones; move channels from (out, in, ...) to (..., in, out)."""
+    array = np.asarray(array).astype(np.float32)
+    array = array.reshape(array.shape[: array.ndim - ones])
+    return np.moveaxis(array, (0, 1), (-1, -2)) if array.ndim > 1 else array
+
+
+def _to_theirs(array: Any, ones: int) -> np.ndarray:
+    array = np.asarray(array)
+    if array.ndim > 1:
+        array = np.moveaxis(array, (-1, -2), (0, 1))
+    return np.ascontiguousarray(array.reshape(*array.shape, *(1,) * ones))
+
+
+def _compare(
+    expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]], layout: str
+) -> None:
+    problems = {
+        "missing": sorted(expected.keys() - got.keys()),
+        "unexpected": sorted(got.keys() - expected.keys()),
+        "misshapen": [
+            f"{name} {got[name]} for {expected[name]}"
+            for name in sorted(expected.keys() & got.keys())
+            if got[name] != expected[name]
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in problems.items() if n)
+        raise ValueError(
+            f"Autoencoder weights do not fit - got {listed} - expected the {len(expected)} arrays "
+            f"of the {layout!r} layout at the config's sizes - check the config and the layout."
+        )
+
+
+def _entries(config: AutoencoderConfig, layout: str) -> list[_Entry]:
+    if layout not in LAYOUTS:
+        raise ValueError(
+            f"Weight layout is not known - got {layout!r} - expected one of {LAYOUTS} - "
+            "pick one of them."
+        )
+    leaves = [path for path in flatten(abstract_params(config)) if path not in _STATISTICS]
+    modules = dict(_modules(config, layout))
+    return [_entry(path, modules[path[:-1]]) for path in leaves]
+
+
+def _entry(path: tuple[str, ...], module: str) -> _Entry:
+    """Name one parameter: arrays of one module differ by their last name and trailing ones."""
+    kind, leaf = path[-2], path[-1]
+    if leaf == "scale":
+        # Norms of videos carry three axes of length 1, that of attention, on images, two.
+        return _Entry(path, f"{module}.gamma", 2 if kind == "norm" else 3)
+    if leaf == "bias":
+        return _Entry(path, f"{module}.bias", 0)
+    # Pointwise maps are 1x1x1 convolutions there, 1x1 in attention; time ones are 3x1x1.
+    ones = {"moments_out": 3, "latents_in": 3, "shortcut": 3, "qkv": 2, "out": 2, "time": 2}
+    return _Entry(path, f"{module}.weight", ones.get(kind, 0))
+
+
+_RESIDUAL = {
+    "release": {
+        "norm1": "residual.0",
+        "conv1": "residual.2",
+        "norm2": "residual.3",
+        "conv2": "residual.6",
+        "shortcut": "shortcut",
+    },
+    "diffusers": {
+        "norm1": "norm1",
+        "conv1": "conv1",
+        "norm2": "norm2",
+        "conv2": "conv2",
+        "shortcut": "conv_shortcut",
+    },
+}
+_OUTSIDE = {
+    "release": {"conv_in": "conv1", "norm_out": "head.0", "conv_out": "head.2"},
+    "diffusers": {"conv_in": "conv_in", "norm_out": "norm_out", "conv_out": "conv_out"},
+}
+_MIDDLE = {
+    "release": {"first": "middle.0", "attention": "middle.1", "last": "middle.2"},
+    "diffusers": {
+        "first": "mid_block.resnets.0",
+        "attention": "mid_block.attentions.0",
+        "last": "mid_block.resnets.1",
+    },
+}
+
+
+def _modules(config: AutoencoderConfig, layout: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield (path of one of our modules, its name there), for all that hold arrays."""
+    ends = ("conv1", "conv2") if layout == "release" else ("quant_conv", "post_quant_conv")
+    yield from zip((("moments_out",), ("latents_in",)), ends, strict=True)
+    for half in ("encoder", "decoder"):
+        for ours, theirs in _OUTSIDE[layout].items():
+            yield (half, ours), f"{half}.{theirs}"
+        for ours, theirs in _MIDDLE[layout].items():
+            path, name = (half, "middle", ours), f"{half}.{theirs}"
+            if ours == "attention":
+                for part, their_part in (("norm", "norm"), ("qkv", "to_qkv"), ("out", "proj")):
+                    yield (*path, part), f"{name}.{their_part}"
+            else:
+                yield from _residual(path, name, layout)
+        yield from _stages(config, half, layout)
+
+
+def _stages(
+    config: AutoencoderConfig, half: str, layout: str
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    plans = config.encoder_plans if half == "encoder" else config.decoder_plans
+    flat = 0  # running number of layers, where a layout does not nest them in stages
+    for i, plan in enumerate(plans):
+        stage = (half, "stages", str(i))
+        block, resample = _stage_names(config, half, layout, i, flat)
+        for j in range(plan.blocks):
+            yield from _residual((*stage, "blocks", str(j)), block(j), layout)
+        if plan.space > 1:
+            name = resample(plan.blocks)
+            yield (*stage, "resample", "space"), f"{name}.resample.1"
+            yield (*stage, "resample", "time"), f"{name}.time_conv"
+        flat += plan.blocks + (plan.space > 1)
+
+
+def _stage_names(
+    config: AutoencoderConfig, half: str, layout: str, stage: int, flat: int
+) -> tuple[Any, Any]:
+    """Names of block j and of the resampling of a stage, each as a function of its number."""
+    down = half == "encoder"
+    if layout == "release":
+        part = "downsamples" if down else "upsamples"
+        if config.shortcuts:
+            nested = f"{half}.{part}.{stage}.{part}"
+            return (lambda j: f"{nested}.{j}",) * 2
+        return (lambda j: f"{half}.{part}.{flat + j}",) * 2
+    if down and not config.shortcuts:
+        return (lambda j: f"{half}.down_blocks.{flat + j}",) * 2
+    name = f"{half}.{'down' if down else 'up'}_blocks.{stage}"
+    sampler = "downsampler" if down else "upsampler" if config.shortcuts else "upsamplers.0"
+    return lambda j: f"{name}.resnets.{j}", lambda j: f"{name}.{sampler}"
+
+
+def _residual(
+    path: tuple[str, ...], name: str, layout: str
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    for ours, theirs in _RESIDUAL[layout].items():
+        yield (*path, ours), f"{name}.{theirs}"
+
+
+# Mean and standard deviation of each latent channel that the released models are used with.
+RELEASED_STATISTICS: Mapping[str, Mapping[str, tuple[float, ...]]] = {}
