@@ -1,4 +1,6 @@
-"""One chunk's arithmetic, shared by training and rollout, so that training sees exactly what rollout sees.
+"""One chunk's arithmetic, shared by training and rollout.
+
+So training sees exactly what rollout sees.
 
 The parts of a world model (codec, depth head, learned read, denoiser) and the memory know nothing
 of each other; this module joins them: memory + cameras -> `observe` -> condition ->
@@ -45,7 +47,10 @@ FAR = 1000.0
 
 
 class WorldConfigLike(Protocol):
-    """What these functions need of a config: the training config and a loaded world both have it."""
+    """What these functions need of a config.
+
+    The training config and a loaded world both have it.
+    """
 
     @property
     def codec(self) -> Any: ...
@@ -93,7 +98,9 @@ def grid_camera(
 
 
 def grid_depth(depth: Any, keep: Any, grid_hw: tuple[int, int]) -> tuple[Any, Any]:
-    """Bring per-pixel depth and mask to the latent grid, dropping what is unknown or lies on a depth edge.
+    """Bring per-pixel depth and mask to the latent grid.
+
+    What is unknown or lies on a depth edge is dropped.
 
     Args:
         depth: [*t, H, W] z-depth in scene units, 0 = unknown.
@@ -187,14 +194,20 @@ def observe(
 
 
 def read_features(found: read.MemoryRead) -> Float[Array, "b t h w 6"]:
-    """Stack what the learned read is told of a read: visibility, how its rows were seen, and log depth."""
+    """Stack what the learned read is told of a read.
+
+    Visibility, how its rows were seen, and log depth.
+    """
     seen = found.visibility[..., None]
     log_depth = jnp.where(seen, jnp.log(jnp.where(seen, found.depth[..., None], 1.0)), 0.0)
     return jnp.concatenate([seen.astype(log_depth.dtype), read_geometry(found), log_depth], axis=-1)
 
 
 def read_geometry(found: read.MemoryRead) -> Float[Array, "b t h w 4"]:
-    """Stack how the winning rows were seen: sub-cell offset (2), log scale ratio, angle in radians."""
+    """Stack how the winning rows were seen.
+
+    Sub-cell offset (2), log scale ratio, angle in radians.
+    """
     return jnp.concatenate([found.offset, found.scale[..., None], found.angle[..., None]], axis=-1)
 
 
@@ -217,7 +230,10 @@ class ChunkInputs(NamedTuple):
 
 
 def chunk_inputs(first, preceding, observation: Observation, text=None) -> ChunkInputs:
-    """Bundle the clean latents and the observation of a chunk; target frame 0 of the base is the clean one."""
+    """Bundle the clean latents and the observation of a chunk.
+
+    Target frame 0 of the base is the clean one.
+    """
     targets = observation.base.shape[1] - preceding.shape[1]
     base = observation.base[:, :targets].at[:, 0].set(first)
     return ChunkInputs(
@@ -275,7 +291,10 @@ def sample_chunk(
     noise: Float[Array, "b t h w c"],
     sampling: SamplingConfig,
 ) -> Float[Array, "b t h w c"]:
-    """Denoise the target frames of a chunk from noise, frame 0 held clean before and after every solver step."""
+    """Denoise the target frames of a chunk from noise.
+
+    Frame 0 is held clean before and after every solver step.
+    """
 
     def velocity(noisy, sigma, timestep):
         del timestep  # predict_velocity derives it per frame, frame 0 being clean
@@ -294,7 +313,9 @@ def latent_depth(
     latents: Float[Array, "b t h w c"],
     observation: Observation,
 ) -> tuple[Float[Array, "b t h w"], Bool[Array, "b t h w"]]:
-    """Read z-depth off latents with the depth head, the memory's own depth and the camera rays helping.
+    """Read z-depth off latents with the depth head.
+
+    The memory's own depth and the camera rays help it.
 
     Args:
         config: see `WorldConfigLike`.

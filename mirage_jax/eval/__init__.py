@@ -1,1 +1,4 @@
-"""Measurements: image metrics, revisits, camera following, the codec, and the baselines each must beat."""
+"""Measurements, and the baselines that each of them must beat.
+
+Image metrics, revisits, camera following and the codec.
+"""

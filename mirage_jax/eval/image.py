@@ -105,6 +105,7 @@ def displacement(a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"]) -
 def _check_pair(a: np.ndarray, b: np.ndarray) -> None:
     if a.shape != b.shape or a.dtype != np.uint8 or b.dtype != np.uint8:
         raise ValueError(
-            f"frames: got {a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}, expected two uint8 arrays of one "
+            f"frames: got {a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}, expected two "
+            "uint8 arrays of one "
             "shape; convert with rollout.decode.to_uint8 and resize"
         )

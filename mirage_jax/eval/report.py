@@ -20,7 +20,9 @@ _RESAMPLES = 1000
 
 
 def summarize(values: Sequence[float]) -> dict[str, float | int]:
-    """Return mean, median, the mean's 95 % bootstrap interval and the count; NaN values are left out.
+    """Return mean, median, the mean's 95 % bootstrap interval and the count.
+
+    NaN values are left out.
 
     The resampling is seeded, so equal values give equal intervals.
     """
@@ -78,7 +80,10 @@ def write_report(directory: Path, name: str, results: Mapping[str, Any], text: s
 
 
 def jsonable(value: Any) -> Any:
-    """Return `value` with NumPy scalars and arrays as plain ones, floats rounded and non-finite ones as None."""
+    """Return `value` with NumPy scalars and arrays as plain ones.
+
+    Floats are rounded; those that are not finite become None.
+    """
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -111,7 +111,8 @@ def evaluate_revisit(
         _extend(table, score_returns(np.stack([scene.image for scene in part]), videos))
         panels += _panels(part, videos)
         say(
-            f"revisit views={min(first + config.batch, len(scenes))}/{len(scenes)} seconds={time.perf_counter() - began:.0f}"
+            f"revisit views={min(first + config.batch, len(scenes))}/{len(scenes)} "
+            f"seconds={time.perf_counter() - began:.0f}"
         )
     results = {
         "protocol": dataclasses.asdict(config)

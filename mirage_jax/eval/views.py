@@ -42,7 +42,9 @@ def clip_scene(clip: Mapping[str, Any], frame: int = 0, name: str = "clip") -> S
 
 
 def pick_views(clips: Sequence[Mapping[str, Any]], count: int) -> list[Scene]:
-    """Pick start views: first frames of all clips, then their middles, then quarters, until there are enough.
+    """Pick start views until there are enough.
+
+    First frames of all clips come first, then their middles, then their quarters.
 
     Views with a wall in the face or mostly sky are passed over: nothing can be told from a return
     to them.
@@ -68,7 +70,8 @@ def pick_views(clips: Sequence[Mapping[str, Any]], count: int) -> list[Scene]:
                 views.append(clip_scene(clip, frame, f"{index:04d}_{frame:03d}"))
     if len(views) < count:
         raise ValueError(
-            f"--views: got {count}, expected at most the {len(views)} usable views of these {len(clips)} clips; "
+            f"--views: got {count}, expected at most the {len(views)} usable views of these "
+            f"{len(clips)} clips; "
             "record more clips or ask for fewer views"
         )
     return views

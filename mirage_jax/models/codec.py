@@ -46,7 +46,8 @@ class CodecConfig:
         if not 0 < self.latent_channels <= patch:
             raise ValueError(
                 f"codec.latent_channels: got {self.latent_channels}, expected 1 to {patch} "
-                f"(the values of one {self.spatial_stride}x{self.spatial_stride} RGB patch); lower it."
+                f"(the values of one {self.spatial_stride}x{self.spatial_stride} RGB patch); lower "
+                "it."
             )
 
     @property
@@ -65,7 +66,10 @@ class CodecConfig:
 
 
 class CausalBlock(nnx.Module):
-    """Residual block on the latent grid: two 3x3 convolutions, the first also sees the previous latent frame."""
+    """Residual block on the latent grid: two 3x3 convolutions.
+
+    The first also sees the previous latent frame.
+    """
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.norm = nnx.RMSNorm(width, rngs=rngs)
@@ -81,7 +85,10 @@ class CausalBlock(nnx.Module):
 
 
 class Transform(nnx.Module):
-    """One linear map for the first frame and one for later groups, applied per cell and joined in time."""
+    """One linear map for the first frame and one for later groups.
+
+    Applied to each cell and joined in time.
+    """
 
     def __init__(
         self, image: tuple[int, int], group: tuple[int, int], *, rngs: nnx.Rngs, zero: bool = False
@@ -95,7 +102,10 @@ class Transform(nnx.Module):
 
 
 class Codec(nnx.Module):
-    """Causal patch codec; see the module docstring. Parameters of the linear path come from `pca.fit`."""
+    """Causal patch codec; see the module docstring.
+
+    Parameters of the linear path come from `pca.fit`.
+    """
 
     def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
         c, d = config.latent_channels, config.width
@@ -134,7 +144,10 @@ class Codec(nnx.Module):
         return z
 
     def decode(self, latents: Float[jax.Array, "b t h w c"]) -> Float[jax.Array, "b f H W 3"]:
-        """Decode latents into videos of 1 + (t - 1) * temporal_stride frames, not clipped to [-1, 1]."""
+        """Decode latents into videos of 1 + (t - 1) * temporal_stride frames.
+
+        The values are not clipped to [-1, 1].
+        """
         z = latents * self.latent_std[...] + self.latent_mean[...]
         first, later = self.synthesis(z[:, :1], z[:, 1:])
         if self.config.width:
@@ -153,12 +166,16 @@ class Codec(nnx.Module):
 def to_patches(
     config: CodecConfig, video: Float[jax.Array, "b f H W 3"]
 ) -> tuple[jax.Array, jax.Array]:
-    """Cut a video into first-frame patches [b, 1, h, w, s*s*3] and group patches [b, n, h, w, T*s*s*3]."""
+    """Cut a video into patches of its first frame and of its later groups.
+
+    Returns [b, 1, h, w, s*s*3] and [b, n, h, w, T*s*s*3].
+    """
     b, f, height, width, _ = video.shape
     s, stride = config.spatial_stride, config.temporal_stride
     if (f - 1) % stride or height % s or width % s:
         raise ValueError(
-            f"video: got {f} frames of {height}x{width}, expected 1 + {stride}n frames and sides divisible "
+            f"video: got {f} frames of {height}x{width}, expected 1 + {stride}n frames and sides "
+            "divisible "
             f"by {s}; cut or pad the video."
         )
     x = video.reshape(b, f, height // s, s, width // s, s, 3).transpose(0, 1, 2, 4, 3, 5, 6)

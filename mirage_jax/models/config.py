@@ -1,4 +1,6 @@
-"""The shape of one chunk: how many latent frames are made at once and which past ones the denoiser sees.
+"""The shape of one chunk.
+
+How many latent frames are made at once and which past ones the denoiser sees.
 
 A chunk is a run of latent frames denoised together. Latent frame i stands for video frames 4i-3..4i
 (frame 0 alone for i = 0) and has the camera of video frame 4i. Read next:

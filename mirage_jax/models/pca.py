@@ -1,4 +1,6 @@
-"""Principal components of video patches: the start of the codec's linear path and the baseline to beat.
+"""Principal components of video patches.
+
+The start of the codec's linear path, and the baseline it must beat.
 
 First frames and later groups each get their own orthonormal basis. The group basis is then rotated
 (orthogonal Procrustes) so that a cell's channels mean nearly the same in both: a token written to
@@ -69,14 +71,20 @@ def fit(config: CodecConfig, params: Mapping, clips: UInt8[np.ndarray, "n f H W 
 
 
 def principal_basis(patches: Float[np.ndarray, "n p"], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `count` directions of largest variance [p, count], largest first, and the mean [p]."""
+    """Return the `count` directions of largest variance [p, count] and the mean [p].
+
+    The largest variance comes first.
+    """
     mean = patches.mean(0)
     _, vectors = np.linalg.eigh((patches - mean).T @ (patches - mean))
     return vectors[:, ::-1][:, :count], mean
 
 
 def channel_weights(params: Mapping) -> Float[jax.Array, " c"]:
-    """How much a squared error in each latent channel costs in pixels, through the linear path; mean 1."""
+    """Return what a squared error in each latent channel costs in pixels; mean 1.
+
+    Measured through the linear path.
+    """
     gain = jnp.sum(jnp.square(params["synthesis"]["group"]["kernel"]), axis=1)
     weight = jnp.square(params["latent_std"]) * gain
     return weight / jnp.mean(weight)

@@ -1,1 +1,4 @@
-"""Walking through a world: scene and cameras in, video, memory and measurements out, chunk after chunk."""
+"""Walking through a world, chunk after chunk.
+
+Scene and cameras go in; video, memory and measurements come out.
+"""

@@ -83,7 +83,10 @@ def _begin(spec, params, start: Start, camera: Camera, memory_on: Bool[Array, ""
 
 
 def _look(spec, params, memory: LatentMemory, cameras: Camera, first, preceding):
-    """Read the memory at target and preceding cameras: the observation and the denoiser's inputs."""
+    """Read the memory at target and preceding cameras.
+
+    Returns the observation and the denoiser's inputs.
+    """
     reference = jax.tree.map(lambda leaf: leaf[:, 0], cameras)
     observation = world_model.observe(spec, params, memory, cameras, spec.grid_hw, reference)
     return observation, world_model.chunk_inputs(first, preceding, observation)

@@ -1,4 +1,6 @@
-"""The loop of a rollout: chunk after chunk along a camera path, with memory carried from one to the next.
+"""The loop of a rollout: chunk after chunk along a camera path.
+
+Memory is carried from one chunk to the next.
 
 Several rollouts (start views) of equal length run side by side on a leading axis b; each has its
 own seed and comes out as it would alone. State between chunks is explicit (`RolloutState`): memory,
@@ -212,7 +214,10 @@ def _run_chunk(world, steps, providers, config, chunk, cameras, state) -> ChunkR
 def latent_camera_indices(
     chunk: PlannedChunk, targets: int, stride: int, frames: int
 ) -> np.ndarray:
-    """Return the video frames whose cameras a chunk's latent frames have; a short last chunk repeats its last."""
+    """Return the video frames whose cameras a chunk's latent frames have.
+
+    A short last chunk repeats its last one.
+    """
     return np.minimum((chunk.first_latent + np.arange(targets)) * stride, frames - 1)
 
 
@@ -228,7 +233,10 @@ def _chunk_cameras(world: World, chunk: PlannedChunk, cameras: Camera, preceding
 
 
 def _noise(seed: int, chunk: int, shape: tuple[int, ...]) -> jax.Array:
-    """Noise of a chunk; that of rollout i depends on seed + i alone, not on the batch it runs in."""
+    """Return the noise of a chunk.
+
+    That of rollout i depends on seed + i alone, not on the batch it runs in.
+    """
     keys = [prng.key_for(seed + i, chunk, prng.Purpose.SAMPLE) for i in range(shape[0])]
     return jnp.stack([jax.random.normal(key, shape[1:]) for key in keys])
 
@@ -244,7 +252,8 @@ def _check_start(world: World, start: Start, cameras: Camera) -> None:
     ):
         if np.shape(array) != shape:
             raise ValueError(
-                f"{name}: got shape {np.shape(array)}, expected {shape} for the world {spec.name!r}; fit the "
+                f"{name}: got shape {np.shape(array)}, expected {shape} for the world "
+                f"{spec.name!r}; fit the "
                 "scene with rollout.scene.fit_scene"
             )
     validate_camera(cameras, "cameras")

@@ -1,4 +1,6 @@
-"""A scene: the picture a rollout starts from, with its depth, camera and mask of what may be remembered.
+"""A scene: what a rollout starts from.
+
+A picture with its depth, its camera and a mask of what may be remembered.
 
 Scenes come from a `geometry.npz` (one file with everything) or from a picture, a depth array and
 intrinsics. Everything is checked here, before any computation: a message names the argument, what
@@ -53,7 +55,8 @@ class Scene:
         image = np.asarray(self.image)
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
             raise ValueError(
-                f"image: got {image.dtype} of shape {image.shape}, expected uint8 [height, width, 3]; "
+                f"image: got {image.dtype} of shape {image.shape}, expected uint8 [height, width, "
+                "3]; "
                 "convert the picture to 8-bit RGB"
             )
         height, width = image.shape[:2]
@@ -63,11 +66,13 @@ class Scene:
         camera_lib.validate_camera(self.camera, "camera")
         if self.keep.dtype != bool:
             raise TypeError(
-                f"mask: got {self.keep.dtype}, expected bool with True = keep; compare it, as in mask > 0"
+                f"mask: got {self.keep.dtype}, expected bool with True = keep; compare it, as in "
+                "mask > 0"
             )
         if not np.any(self.keep & (np.asarray(self.depth) > 0)):
             raise ValueError(
-                "mask: got a mask that keeps no pixel with known depth, expected True where content is "
+                "mask: got a mask that keeps no pixel with known depth, expected True where "
+                "content is "
                 "static; invert the mask if it marks what to remove"
             )
         if self.path is not None:
@@ -103,19 +108,22 @@ def load_scene(
         path = path / "geometry.npz"
     if not path.is_file():
         raise FileNotFoundError(
-            f"--scene: got {source}, expected a geometry.npz, a folder with one, a picture, or the name of "
+            f"--scene: got {source}, expected a geometry.npz, a folder with one, a picture, or the "
+            "name of "
             "a shipped scene; check the path"
         )
     if path.suffix.lower() not in _PICTURE_SUFFIXES:
         if depth is not None or mask is not None or intrinsics is not None or fov is not None:
             raise ValueError(
-                f"--depth/--mask/--intrinsics/--fov: got one together with {path.name}, expected them only "
+                f"--depth/--mask/--intrinsics/--fov: got one together with {path.name}, expected "
+                "them only "
                 "with a picture; a geometry.npz holds its own"
             )
         return _from_geometry(path)
     if depth is None:
         raise ValueError(
-            f"--depth: got nothing for the picture {path.name}, expected a .npy or .npz with its z-depth; "
+            f"--depth: got nothing for the picture {path.name}, expected a .npy or .npz with its "
+            "z-depth; "
             "run a depth estimator, or start from a geometry.npz"
         )
     image = read_picture(path)
@@ -177,7 +185,8 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
         raise ValueError(
-            f"image: got {path}, expected a readable picture; the file may be truncated, save it again"
+            f"image: got {path}, expected a readable picture; the file may be truncated, save it "
+            "again"
         )
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
@@ -198,7 +207,8 @@ def read_array(path: Path, argument: str) -> np.ndarray:
         return loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
     except (ValueError, OSError, EOFError, IndexError, KeyError) as error:
         raise ValueError(
-            f"{argument}: got {path} ({error}), expected a whole .npy or .npz without pickled objects; "
+            f"{argument}: got {path} ({error}), expected a whole .npy or .npz without pickled "
+            "objects; "
             "write it again with numpy.save"
         ) from error
 
@@ -221,7 +231,8 @@ def _from_geometry(path: Path) -> Scene:
     many = len(frames) > 1
     if many and len(frames) != count:
         raise ValueError(
-            f"frames of {path}: got {len(frames)} frames for {count} cameras, expected one for each (or a "
+            f"frames of {path}: got {len(frames)} frames for {count} cameras, expected one for "
+            "each (or a "
             "single start frame); the video may be truncated, export it again"
         )
     depth = np.asarray(geometry.depths[0], np.float32)
@@ -243,7 +254,8 @@ def _sibling_frames(path: Path, count: int) -> UInt8[np.ndarray, "f H W 3"]:
     if picture.is_file():
         return read_picture(picture)[None]
     raise FileNotFoundError(
-        f"frames of {path}: got none, expected an array `frames` in the file, or clip.mp4 or first_frame.png "
+        f"frames of {path}: got none, expected an array `frames` in the file, or clip.mp4 or "
+        "first_frame.png "
         "beside it; add one"
     )
 
@@ -254,7 +266,8 @@ def _camera_at_origin(
     if (intrinsics is None) == (fov is None):
         got = "neither" if fov is None else "both"
         raise ValueError(
-            f"--intrinsics/--fov: got {got}, expected one of them; give fx,fy,cx,cy in pixels, or the "
+            f"--intrinsics/--fov: got {got}, expected one of them; give fx,fy,cx,cy in pixels, or "
+            "the "
             "horizontal field of view in degrees"
         )
     if fov is not None:
@@ -273,7 +286,8 @@ def _check_size(name: str, array: Any, hw: tuple[int, int]) -> None:
     shape = np.shape(array)
     if shape != hw:
         raise ValueError(
-            f"{name}: got shape {shape}, expected {hw} as the image has; resize the {name} or the image so "
+            f"{name}: got shape {shape}, expected {hw} as the image has; resize the {name} or the "
+            "image so "
             "that they agree"
         )
 

@@ -35,7 +35,8 @@ def write_sheet(
     """
     if not rows or any(len(row) != len(titles) for row in rows):
         raise ValueError(
-            f"rows: got {[len(row) for row in rows]} pictures, expected {len(titles)} in each, one for each title"
+            f"rows: got {[len(row) for row in rows]} pictures, expected {len(titles)} in each, one "
+            "for each title"
         )
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,6 @@
-"""Saving a rollout between chunks, so that a stopped one can go on and end bit for bit as if it had not stopped.
+"""Saving a rollout between chunks.
+
+A stopped one can go on and ends bit for bit as if it had not stopped.
 
 One safetensors file holds memory and latents; its header holds the next chunk's number and a
 fingerprint of everything that decides the result (configs, seed, start pictures, cameras). A state
@@ -84,7 +86,8 @@ def load_state(path: Path, mark: str) -> RolloutState:
         ) from error
     if header.get("fingerprint") != mark:
         raise ValueError(
-            f"--resume: {path} belongs to a rollout with another scene, path, seed or config, expected the same; "
+            f"--resume: {path} belongs to a rollout with another scene, path, seed or config, "
+            "expected the same; "
             "repeat its options or write to another folder"
         )
     leaves = {name: jnp.asarray(arrays[f"memory.{name}"]) for name in LatentMemory._fields}

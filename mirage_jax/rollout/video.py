@@ -55,12 +55,14 @@ def read_video(path: Path, frames: int | None = None) -> UInt8[np.ndarray, "f H 
             pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(
-            f"video: got {path} ({error}), expected a whole video; it may be truncated, export or copy it again"
+            f"video: got {path} ({error}), expected a whole video; it may be truncated, export or "
+            "copy it again"
         ) from error
     expected = frames if frames is not None else stated
     if not pictures or (expected and len(pictures) < expected):
         raise ValueError(
-            f"video: got {len(pictures)} frames in {path}, expected {expected or 'at least 1'}; it may be "
+            f"video: got {len(pictures)} frames in {path}, expected {expected or 'at least 1'}; it "
+            "may be "
             "truncated, export or copy it again"
         )
     return np.stack(pictures[:frames])

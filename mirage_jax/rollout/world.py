@@ -69,7 +69,8 @@ class WorldSpec:
         stride = self.codec.spatial_stride
         if self.height % stride or self.width % stride:
             raise ValueError(
-                f"height/width: got {self.height}x{self.width}, expected multiples of the codec's stride {stride}"
+                f"height/width: got {self.height}x{self.width}, expected multiples of the codec's "
+                f"stride {stride}"
             )
 
     @property
@@ -131,8 +132,10 @@ def load_world(directory: str | Path) -> World:
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"--weights: {directory} lacks {', '.join(missing)}, expected one file for each model of "
-            f"{CONFIG_FILE}; train them with mirage train, or give the folder of the shipped weights"
+            f"--weights: {directory} lacks {', '.join(missing)}, expected one file for each model "
+            "of "
+            f"{CONFIG_FILE}; train them with mirage train, or give the folder of the shipped "
+            "weights"
         )
     params = {name: files.load_params(path, getattr(spec, name)) for name, path in paths.items()}
     return World(spec=spec, params=params)
@@ -148,7 +151,8 @@ def load_spec(directory: str | Path) -> WorldSpec:
     path = Path(directory) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"--weights: got {directory}, expected a folder with {CONFIG_FILE}; train one with mirage train, "
+            f"--weights: got {directory}, expected a folder with {CONFIG_FILE}; train one with "
+            "mirage train, "
             "or leave the option out to use the shipped weights"
         )
     try:

@@ -20,7 +20,10 @@ from mirage_jax.train.state import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one stage in one directory; `save` returns when the files are safe on disk."""
+    """The checkpoints of one stage in one directory.
+
+    `save` returns when the files are safe on disk.
+    """
 
     def __init__(self, directory: Path, keep: int = 2) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -42,7 +45,10 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, like: TrainState) -> TrainState:
-        """Return the newest state; `like` gives the tree, shapes, types and placement of every array."""
+        """Return the newest state.
+
+        `like` gives the tree, shapes, types and placement of every array.
+        """
         abstract = jax.tree.map(_abstract_leaf, like._asdict())
         restored = self._manager.restore(
             self.latest_step(), args=ocp.args.StandardRestore(abstract)
@@ -78,7 +84,8 @@ def check_config(path: Path, model: dict[str, Any], settings: dict[str, Any]) ->
         if differing:
             shown = ", ".join(f"{k}: {stored.get(k)} -> {current.get(k)}" for k in differing)
             raise ValueError(
-                f"config differs from the one {path.parent} was trained with: {shown}; expected the same model; "
+                f"config differs from the one {path.parent} was trained with: {shown}; expected "
+                "the same model; "
                 "use another --workdir or the old config"
             )
     write_json(path, {"model": model, "settings": settings})

@@ -138,7 +138,9 @@ class RgbClips:
 def random_crop(
     frames: np.ndarray, rng: np.random.Generator, stage: CodecStageConfig
 ) -> np.ndarray:
-    """Return a crop [crop_frames, crop_height, crop_width, 3] of frames [f, H, W, 3], mirrored half of the time.
+    """Return a crop of frames [f, H, W, 3], mirrored half of the time.
+
+    Its shape is [crop_frames, crop_height, crop_width, 3].
 
     Raises:
         ValueError: if the frames are fewer or smaller than the crop.
@@ -147,7 +149,8 @@ def random_crop(
     spare = [have - want for have, want in zip(frames.shape[:3], size, strict=True)]
     if min(spare) < 0:
         raise ValueError(
-            f"codec_train crop: got {size}, expected at most the clip's {frames.shape[:3]}; make it smaller"
+            f"codec_train crop: got {size}, expected at most the clip's {frames.shape[:3]}; make "
+            "it smaller"
         )
     t, y, x = (int(rng.integers(n + 1)) for n in spare)
     crop = frames[t : t + size[0], y : y + size[1], x : x + size[2]]

@@ -20,7 +20,10 @@ Batch = dict[str, np.ndarray]
 
 
 def clip_indices(num_clips: int, *, seed: int, step: int, batch: int) -> np.ndarray:
-    """Return [batch] int64 clip indices of `step`; every epoch is a fresh permutation, so each clip comes once per epoch."""
+    """Return the clip indices [batch] int64 of `step`.
+
+    Every epoch is a fresh permutation, so each clip comes once in it.
+    """
     if num_clips < 1:
         raise ValueError(
             f"clips: got {num_clips}, expected at least 1; record more with `mirage record`"
@@ -36,7 +39,9 @@ def clip_indices(num_clips: int, *, seed: int, step: int, batch: int) -> np.ndar
 def prefetch(
     batch_at: Callable[[int], Any], start: int, stop: int, ahead: int = 3
 ) -> Iterator[Any]:
-    """Yield `batch_at(start)`, ..., `batch_at(stop - 1)` in order, made up to `ahead` steps early in one thread.
+    """Yield `batch_at(start)`, ..., `batch_at(stop - 1)` in order.
+
+    They are made up to `ahead` steps early in one thread.
 
     An exception raised by `batch_at` is raised here, at the step it belongs to.
     """

@@ -1,4 +1,6 @@
-"""The training loop of every stage: restore, then feed -> step -> log -> validate -> checkpoint until done.
+"""The training loop of every stage.
+
+Restore, then feed -> step -> log -> validate -> checkpoint until done.
 
 Order matters in two places. A checkpoint is written before the next step runs, since the step
 donates the state's buffers. Validation comes after the checkpoint, so a kill during validation
@@ -69,7 +71,8 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
     state, optimizer = _start(objective, checkpoints)
     start = int(state.step)
     options.report(
-        f"stage={objective.name} device={jax.devices()[0].platform} parameters={_count(state.params):,} "
+        f"stage={objective.name} device={jax.devices()[0].platform} "
+        f"parameters={_count(state.params):,} "
         f"step={start} of {stage.steps} folder={directory}"
     )
     writer = MetricWriter(directory, start, options.report)
@@ -144,7 +147,10 @@ def _with_bar(batches: Iterator[Any], start: int, steps: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """Collect the first SIGTERM or Ctrl-C in a list instead of dying; outside the main thread nothing is caught."""
+    """Collect the first SIGTERM or Ctrl-C in a list instead of dying.
+
+    Outside the main thread nothing is caught.
+    """
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:

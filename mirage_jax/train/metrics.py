@@ -1,4 +1,6 @@
-"""Where numbers go while training: a log line, a JSON line and TensorBoard, all three by `MetricWriter.write`.
+"""Where numbers go while training.
+
+A log line, a JSON line and TensorBoard, all three by `MetricWriter.write`.
 
 Conventions: one record per log step with `step` and the mean of each metric since the last record.
 On resume, records after the resumed step are dropped from the file, so it reads like that of an
@@ -18,7 +20,10 @@ import tensorboardX
 
 
 class MetricWriter:
-    """Writes scalar metrics of one stage to `report`, `metrics.jsonl` and TensorBoard event files in `directory`."""
+    """Writes scalar metrics of one stage.
+
+    They go to `report`, to `metrics.jsonl` and to TensorBoard event files in `directory`.
+    """
 
     def __init__(self, directory: Path, start_step: int, report: Callable[[str], None]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -46,7 +51,10 @@ class MetricWriter:
 
 
 class Means:
-    """Running means of metrics; values may be unfinished device arrays, they are fetched only by `take`."""
+    """Running means of metrics.
+
+    Values may be unfinished device arrays; they are fetched only by `take`.
+    """
 
     def __init__(self) -> None:
         self._values: list[dict[str, Any]] = []
@@ -56,7 +64,10 @@ class Means:
         self._values.append(metrics)
 
     def take(self) -> dict[str, float]:
-        """Return the mean of each metric since the last call, and forget. Values that are not finite are left out."""
+        """Return the mean of each metric since the last call, and forget.
+
+        Values that are not finite are left out.
+        """
         fetched = {
             name: np.array([float(v[name]) for v in self._values]) for name in self._values[0]
         }

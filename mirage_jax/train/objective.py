@@ -48,7 +48,10 @@ class Objective(Protocol):
         ...
 
     def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
-        """Score `params` (the moving average) on the fixed validation clips; write pictures into `directory`."""
+        """Score `params` (the moving average) on the fixed validation clips.
+
+        Pictures are written into `directory`.
+        """
         ...
 
     def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
@@ -57,7 +60,10 @@ class Objective(Protocol):
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the peak signal-to-noise ratio in dB of each picture [..., H, W, 3] in [-1, 1], `a` clipped to it."""
+    """Return the peak signal-to-noise ratio in dB of each picture [..., H, W, 3].
+
+    Pictures are in [-1, 1]; `a` is clipped to it.
+    """
     error = np.mean(np.square((np.clip(a, -1.0, 1.0) - b) / 2.0), axis=(-3, -2, -1))
     return -10.0 * np.log10(np.maximum(error, 1e-10))
 

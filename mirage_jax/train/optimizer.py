@@ -1,4 +1,6 @@
-"""AdamW with warm-up, cosine decay, a global gradient norm bound and parameters that may be frozen by name.
+"""AdamW with warm-up, cosine decay and a bound on the global gradient norm.
+
+Parameters may be frozen by name.
 
 Conventions: the learning rate is a function of the step alone and is applied in `step.py`, so the
 transformation here returns a direction without a scale. Weight decay acts on arrays of two or more
@@ -38,7 +40,8 @@ def frozen_mask(params: Any, patterns: tuple[str, ...]) -> Any:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             shown = ", ".join(names[:8])
             raise ValueError(
-                f"frozen: pattern {pattern!r} matches none of {len(names)} parameters, expected at least one; "
+                f"frozen: pattern {pattern!r} matches none of {len(names)} parameters, expected at "
+                "least one; "
                 f"names look like: {shown}"
             )
     mask = [any(fnmatch.fnmatchcase(name, p) for p in patterns) for name in names]
@@ -46,7 +49,9 @@ def frozen_mask(params: Any, patterns: tuple[str, ...]) -> Any:
 
 
 def make_optimizer(stage: StageConfig, params: Any) -> optax.GradientTransformation:
-    """Build the transformation from gradients to a descent direction (to be scaled by `-learning_rate(stage, step)`).
+    """Build the transformation from gradients to a descent direction.
+
+    The result is to be scaled by `-learning_rate(stage, step)`.
 
     Args:
         stage: betas, weight decay, clip_norm and frozen patterns are read from it.
@@ -66,7 +71,10 @@ def make_optimizer(stage: StageConfig, params: Any) -> optax.GradientTransformat
 
 
 def learning_rate(stage: StageConfig, step: jax.Array) -> jax.Array:
-    """Return the learning rate at `step` []: linear warm-up, then half a cosine down to `final_fraction` of the peak."""
+    """Return the learning rate at `step` [].
+
+    Linear warm-up, then half a cosine down to `final_fraction` of the peak.
+    """
     done = step.astype(jnp.float32)
     warm = (done + 1.0) / max(stage.warmup_steps, 1)
     span = max(stage.steps - stage.warmup_steps, 1)

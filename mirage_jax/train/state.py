@@ -31,7 +31,10 @@ class TrainState(NamedTuple):
 
 
 def new_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Return the state at step 0; `ema` starts as a copy of `params` with buffers of its own (the step donates both)."""
+    """Return the state at step 0.
+
+    `ema` starts as a copy of `params` with buffers of its own, since the step donates both.
+    """
     params = jax.tree.map(jnp.array, params)
     return TrainState(
         jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.tree.map(jnp.array, params)
