@@ -47,9 +47,6 @@ class ConditionConfig:
             )
 
 
-RELEASE = ConditionConfig(visibility=False, depth=False, rays=False, geometry=False, score=48)
-
-
 def condition_channels(config: ConditionConfig, latent_channels: int) -> int:
     """Return the channels of the condition for latents of `latent_channels` channels."""
     return (
@@ -60,6 +57,9 @@ def condition_channels(config: ConditionConfig, latent_channels: int) -> int:
         + _GEOMETRY_CHANNELS * config.geometry
         + config.score
     )
+
+
+RELEASE = ConditionConfig(visibility=False, depth=False, rays=False, geometry=False, score=48)
 
 
 def build_condition(
