@@ -1,0 +1,111 @@
+"""Open recorded clips for random access, without TensorFlow or JAX.
+
+``open_clips`` returns a source with ``len`` and ``[index]``, which is all that grain's
+``MapDataset.source`` asks for.  A clip is decoded in a few milliseconds; its arrays are read-only
+views of the record.  Read next: ``sampling.py`` for which clips a training step sees.
+"""
+
+import operator
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mirage_jax.data.clip import TEXTS, ClipShape
+
+
+class ClipSource:
+    """Random access to the clips of one split.  Safe to pickle and to share between threads."""
+
+    def __init__(self, directory: str, split: str, paths: Sequence[str], lengths: Sequence[int]):
+        self.directory, self.split = directory, split
+        self._paths, self._lengths = tuple(paths), tuple(lengths)
+        self._ends = np.cumsum(lengths)
+        self._features: Any = None
+        self._readers: dict[tuple[int, int], Any] = {}
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __repr__(self) -> str:
+        return f"ClipSource({self.directory!r}, split={self.split!r}, clips={len(self)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_features": None, "_readers": {}}
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one clip as in ``clip.py``.
+
+        Raises:
+            IndexError: no such clip.
+            ValueError: the record is damaged; names the file and the record in it.
+        """
+        index = operator.index(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"clip index: got {index}, expected below {len(self)} ({self})")
+        index %= len(self)
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        record = index - (int(self._ends[shard - 1]) if shard else 0)
+        try:
+            data = self._reader(shard).read([record])[0]
+            clip = self._decoder().deserialize_example_np(data)
+        except Exception as error:  # The reader raises RuntimeError, ValueError or DecodeError.
+            raise ValueError(
+                f"record {record} of {self._paths[shard]} (clip {index} of {self.split}) cannot be "
+                f"read: {error}; delete this file and record it again"
+            ) from error
+        for name in TEXTS:
+            clip[name] = bytes(clip[name]).decode()
+        return clip
+
+    @property
+    def shape(self) -> ClipShape:
+        """Frames, height and width of the clips."""
+        return ClipShape(*self._decoder()["rgb"].shape[:3])
+
+    def _reader(self, shard: int) -> Any:
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        # A reader belongs to the process that opened it.
+        key = (os.getpid(), shard)
+        if key not in self._readers:
+            self._readers[key] = ArrayRecordReader(self._paths[shard])
+        return self._readers[key]
+
+    def _decoder(self) -> Any:
+        if self._features is None:
+            import tensorflow_datasets as tfds
+
+            self._features = tfds.features.FeaturesDict.from_config(self.directory)
+        return self._features
+
+
+def open_clips(directory: str | os.PathLike[str], split: str) -> ClipSource:
+    """Open one split of a recorded data set.
+
+    Args:
+        directory: the folder given to ``mirage record ... --out``.
+        split: ``train`` or ``val``.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished recording.
+        ValueError: it has no such split, or files of the split are missing.
+    """
+    folder = Path(directory)
+    if not (folder / "dataset_info.json").exists():
+        raise FileNotFoundError(
+            f"directory: {folder} has no dataset_info.json; record one with "
+            f"'mirage record doom --out {folder} --split {split}'"
+        )
+    import tensorflow_datasets as tfds
+
+    splits = tfds.builder_from_directory(os.fspath(folder)).info.splits
+    if split not in splits:
+        raise ValueError(f"split: got {split!r}, but {folder} holds {sorted(splits)}")
+    paths = [os.fspath(path) for path in splits[split].filepaths]
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+        raise ValueError(f"directory: {missing[0]} is missing ({len(missing)} files); record again")
+    return ClipSource(os.fspath(folder), split, paths, splits[split].shard_lengths)
