@@ -53,19 +53,39 @@ class WorldConfigLike(Protocol):
     """
 
     @property
-    def codec(self) -> Any: ...
+    def codec(self) -> Any:
+        """The codec."""
+        ...
+
     @property
-    def depth_head(self) -> Any: ...
+    def depth_head(self) -> Any:
+        """The latent depth head."""
+        ...
+
     @property
-    def denoiser(self) -> Any: ...
+    def denoiser(self) -> Any:
+        """The denoiser."""
+        ...
+
     @property
-    def learned_read(self) -> Any: ...
+    def learned_read(self) -> Any:
+        """The learned read; None where the raw read is used."""
+        ...
+
     @property
-    def condition(self) -> condition_lib.ConditionConfig: ...
+    def condition(self) -> condition_lib.ConditionConfig:
+        """What the memory branch is shown."""
+        ...
+
     @property
-    def memory(self) -> state.MemoryConfig: ...
+    def memory(self) -> state.MemoryConfig:
+        """Size and rules of the memory."""
+        ...
+
     @property
-    def chunk(self) -> ChunkConfig: ...
+    def chunk(self) -> ChunkConfig:
+        """The shape of one chunk."""
+        ...
 
 
 class Observation(NamedTuple):

@@ -14,6 +14,7 @@ Latents are normalised per channel. Videos are float in [-1, 1], channel last. S
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,7 @@ class CausalBlock(nnx.Module):
         self.out = nnx.Conv(width, width, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(self, x: Float[jax.Array, "b t h w d"]) -> Float[jax.Array, "b t h w d"]:
+        """Add the residual of each frame and the one before it."""
         y = jax.nn.silu(self.norm(x))
         past = jnp.pad(y[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
         y = self.here(y) + self.past(past)
@@ -93,11 +95,12 @@ class Transform(nnx.Module):
     def __init__(
         self, image: tuple[int, int], group: tuple[int, int], *, rngs: nnx.Rngs, zero: bool = False
     ):
-        init = {"kernel_init": nnx.initializers.zeros} if zero else {}
+        init: dict[str, Any] = {"kernel_init": nnx.initializers.zeros} if zero else {}
         self.image = nnx.Linear(*image, rngs=rngs, **init)
         self.group = nnx.Linear(*group, rngs=rngs, **init)
 
     def __call__(self, first: jax.Array, later: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Map the first frame [..., image[0]] and the later groups [..., group[0]]."""
         return self.image(first), self.group(later)
 
 

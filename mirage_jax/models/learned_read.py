@@ -48,6 +48,7 @@ class GridBlock(nnx.Module):
         self.outer = nnx.Conv(width, width, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(self, x: Float[jax.Array, "... h w d"]) -> Float[jax.Array, "... h w d"]:
+        """Add the residual of one latent grid."""
         return x + self.outer(jax.nn.silu(self.inner(jax.nn.silu(self.norm(x)))))
 
 

@@ -39,22 +39,22 @@ def fit(config: CodecConfig, params: Mapping, clips: UInt8[np.ndarray, "n f H W 
     first, later = to_patches(config, video)
     last_frames = video[:, config.temporal_stride :: config.temporal_stride]
     last, _ = to_patches(config, last_frames.reshape(-1, 1, *video.shape[2:]))
-    first, later, last = (
+    images, groups, lasts = (
         np.asarray(x, np.float64).reshape(-1, x.shape[-1]) for x in (first, later, last)
     )
-    if len(first) < c:
+    if len(images) < c:
         raise ValueError(
-            f"clips: got {len(first)} first-frame patches, expected at least {c}; give more clips."
+            f"clips: got {len(images)} first-frame patches, expected at least {c}; give more clips."
         )
-    image_basis, image_mean = principal_basis(np.concatenate([first, last]), c)
-    group_basis, group_mean = principal_basis(later, c)
+    image_basis, image_mean = principal_basis(np.concatenate([images, lasts]), c)
+    group_basis, group_mean = principal_basis(groups, c)
     # The rotation that brings a group's channels nearest to those of its last frame coded as an
     # image.
     u, _, vt = np.linalg.svd(
-        ((later - group_mean) @ group_basis).T @ ((last - image_mean) @ image_basis)
+        ((groups - group_mean) @ group_basis).T @ ((lasts - image_mean) @ image_basis)
     )
     group_basis = group_basis @ (u @ vt)
-    z = np.concatenate([(first - image_mean) @ image_basis, (later - group_mean) @ group_basis])
+    z = np.concatenate([(images - image_mean) @ image_basis, (groups - group_mean) @ group_basis])
     linear = {
         "analysis": {
             "image": {"kernel": image_basis, "bias": -image_mean @ image_basis},

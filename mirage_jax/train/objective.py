@@ -25,13 +25,16 @@ class Objective(Protocol):
 
     Attributes:
         name: of the stage; names its folder in the workdir.
-        stage: schedule and sizes.
         model: plain values of what shapes the parameters; a checkpoint of another model is refused.
     """
 
     name: str
-    stage: StageConfig
     model: dict[str, Any]
+
+    @property
+    def stage(self) -> StageConfig:
+        """Schedule and sizes."""
+        ...
 
     def init(self) -> Any:
         """Return the parameters before step 0 (a nested dict)."""
