@@ -20,12 +20,62 @@ def get_config(variant: str = "tiny") -> ConfigDict:
     config = ConfigDict()
     config.name = f"doom_{variant}"
     config.seed = 0
-    config.data = dict(source="recorded", directory="data/doom", height=96, width=128)
-    config.codec = dict(latent_channels=48, spatial_stride=8, temporal_stride=4)
-    config.codec_train = dict(steps=10_000, batch=4, learning_rate=5e-4, warmup_steps=100)
+    config.data = {"source": "recorded", "directory": "data/doom", "height": 96, "width": 128}
+    config.codec = {"latent_channels": 48, "spatial_stride": 8, "temporal_stride": 4}
+    config.depth_head = {"latent_channels": 48, "width": 96, "blocks": 4}
+    config.condition = {"tokens": True, "visibility": True, "depth": True, "rays": True}
+    config.denoiser = {
+        "latent_channels": 48,
+        "out_channels": 48,
+        "width": 256,
+        "heads": 4,
+        "layers": 6,
+        "mlp_width": 768,
+        "branch_layers": (0, 2, 4),
+        "condition_channels": 60,
+        "prediction": "clean",
+    }
+    config.learned_read = {"latent_channels": 48, "feature_channels": 6, "width": 128, "blocks": 4}
+    config.memory = {
+        "capacity": 32768,
+        "channels": 48,
+        "select": "best_view",
+        "write_where": "unseen",
+    }
+    config.chunk = {"latent_frames": 5, "preceding": 2, "temporal_stride": 4}
+    config.sampling = {"steps": 4, "shift": 5.0, "solver": "unipc"}
+    config.codec_train = {"steps": 10_000, "batch": 4, "learning_rate": 5e-4, "warmup_steps": 100}
+    config.depth_train = {
+        "steps": 1500,
+        "batch": 8,
+        "learning_rate": 1e-3,
+        "log_steps": 25,
+        "windows": {"memory_frames": 4},
+    }
+    config.denoiser_train = {
+        "steps": 6000,
+        "batch": 8,
+        "learning_rate": 6e-4,
+        "warmup_steps": 100,
+        "log_steps": 25,
+        "flow": {"shift": 5.0, "shared_fraction": 1.0},
+        "windows": {"memory_frames": 6, "first_fraction": 0.25, "memory_off": 0.1},
+    }
     if variant == "base":
-        config.codec.update(width=384, encoder_blocks=4, decoder_blocks=8)
-        config.codec_train.update(
-            steps=100_000, batch=32, crop_frames=17, crop_height=96, crop_width=128
-        )
+        _enlarge(config)
     return config
+
+
+def _enlarge(config: ConfigDict) -> None:
+    """Change the values of `tiny` into those of `base`."""
+    config.codec.update(width=384, encoder_blocks=4, decoder_blocks=8)
+    config.codec_train.update(
+        steps=100_000, batch=32, crop_frames=17, crop_height=96, crop_width=128
+    )
+    config.depth_head.update(width=256, blocks=8)
+    config.denoiser.update(width=1024, heads=16, layers=16, mlp_width=4096, remat="dots")
+    config.denoiser.branch_layers = (0, 2, 4, 6, 8, 10, 12, 14)
+    config.learned_read.update(width=384, blocks=8)
+    config.memory.capacity = 131_072
+    config.depth_train.update(steps=20_000, batch=32)
+    config.denoiser_train.update(steps=200_000, batch=64, learning_rate=2e-4, warmup_steps=1000)

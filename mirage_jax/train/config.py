@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mirage_jax.config import from_dict, to_dict
+from mirage_jax.diffusion.config import SamplingConfig
+from mirage_jax.diffusion.flow import FlowConfig
+from mirage_jax.memory.state import MemoryConfig
 from mirage_jax.models.codec import CodecConfig
+from mirage_jax.models.condition import ConditionConfig, condition_channels
+from mirage_jax.models.config import ChunkConfig
+from mirage_jax.models.denoiser import DenoiserConfig
+from mirage_jax.models.depth_head import DepthHeadConfig
+from mirage_jax.models.learned_read import LearnedReadConfig
+from mirage_jax.train.window_config import NoiseConfig, WindowConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,22 +123,112 @@ class CodecStageConfig(StageConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class DepthStageConfig(StageConfig):
+    """Training of the depth head on windows.
+
+    Attributes:
+        windows: how they are drawn.
+        noise: added to what memory is made of.
+        latent_noise: most noise on the latents that depth is read from.
+        sky_weight: weight of the sky's cross-entropy.
+    """
+
+    windows: WindowConfig = WindowConfig()
+    noise: NoiseConfig = NoiseConfig()
+    latent_noise: float = 0.3
+    sky_weight: float = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiserStageConfig(StageConfig):
+    """Training of the denoiser and the learned read on windows.
+
+    Attributes:
+        windows: how they are drawn.
+        noise: added to what the denoiser is given.
+        flow: noise levels and their weights.
+        read_weight: weight of the read's own error.
+    """
+
+    windows: WindowConfig = WindowConfig()
+    noise: NoiseConfig = NoiseConfig()
+    flow: FlowConfig = FlowConfig(shared_fraction=1.0)
+    read_weight: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
 class WorldConfig:
     """Everything about one world; the same object trains and generates.
 
     Attributes:
         name: of the world; names the folder of its weights.
         seed: of parameters, batches and draws.
-        data: clips.
+        data: clips and their frame size.
         codec: video codec.
-        codec_train: its training.
+        depth_head: depth of latent cells.
+        denoiser: diffusion transformer with its memory branch.
+        learned_read: correction of the memory read, or None.
+        condition: what the memory branch is told.
+        memory: conventions, retention, and the capacity of a rollout.
+        chunk: latent frames made at once.
+        sampling: solver settings.
+        codec_train, depth_train, denoiser_train: the stages of training.
     """
 
     name: str
     seed: int = 0
     data: DataConfig = DataConfig()
     codec: CodecConfig = CodecConfig()
+    depth_head: DepthHeadConfig = DepthHeadConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    learned_read: LearnedReadConfig | None = None
+    condition: ConditionConfig = ConditionConfig()
+    memory: MemoryConfig = MemoryConfig(capacity=65536, channels=48)
+    chunk: ChunkConfig = ChunkConfig()
+    sampling: SamplingConfig = SamplingConfig()
     codec_train: CodecStageConfig = CodecStageConfig()
+    depth_train: DepthStageConfig = DepthStageConfig()
+    denoiser_train: DenoiserStageConfig = DenoiserStageConfig()
+
+    def __post_init__(self) -> None:
+        stride, channels = self.codec.spatial_stride, self.codec.latent_channels
+        if self.data.height % stride or self.data.width % stride:
+            raise ValueError(
+                f"data.height/width: got {self.data.height}x{self.data.width}, expected multiples "
+                f"of codec.spatial_stride {stride}"
+            )
+        same = {
+            "depth_head.latent_channels": self.depth_head.latent_channels,
+            "denoiser.latent_channels": self.denoiser.latent_channels,
+            "denoiser.out_channels": self.denoiser.out_channels,
+            "memory.channels": self.memory.channels,
+        }
+        if self.learned_read is not None:
+            same["learned_read.latent_channels"] = self.learned_read.latent_channels
+        _require_equal(same, channels, "codec.latent_channels")
+        expected = condition_channels(self.condition, channels)
+        found = {"denoiser.condition_channels": self.denoiser.condition_channels}
+        if self.denoiser.branch_layers:
+            _require_equal(found, expected, "the channels of condition")
+        found = {"chunk.temporal_stride": self.chunk.temporal_stride}
+        _require_equal(found, self.codec.temporal_stride, "codec.temporal_stride")
+
+    @property
+    def frame_hw(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.data.height, self.data.width
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Height and width of a latent frame in cells."""
+        stride = self.codec.spatial_stride
+        return self.data.height // stride, self.data.width // stride
+
+
+def _require_equal(values: dict[str, int], expected: int, what: str) -> None:
+    for name, value in values.items():
+        if value != expected:
+            raise ValueError(f"{name}: got {value}, expected {what}, {expected}; make them equal")
 
 
 def load(path: str) -> WorldConfig:

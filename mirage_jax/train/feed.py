@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def clip_indices(num_clips: int, *, seed: int, step: int, batch: int) -> np.ndar
 
 def prefetch(
     batch_at: Callable[[int], Any], start: int, stop: int, ahead: int = 3
-) -> Iterator[Any]:
+) -> Generator[Any]:
     """Yield `batch_at(start)`, ..., `batch_at(stop - 1)` in order.
 
     They are made up to `ahead` steps early in one thread.

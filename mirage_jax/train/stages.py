@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from mirage_jax.train import latents as latents_lib
 from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.config import DataConfig, WorldConfig
+from mirage_jax.train.denoiser_stage import DenoiserObjective
+from mirage_jax.train.depth_stage import DepthObjective
 from mirage_jax.train.objective import Objective
+from mirage_jax.train.window_scores import validation_windows
 
 
 def make_objective(
@@ -23,10 +29,29 @@ def make_objective(
         stage: which one.
         workdir: holds the weights of earlier stages and the cached latents.
         report: called with lines for the user.
+
+    Raises:
+        FileNotFoundError: if an earlier stage has not been trained in the workdir.
     """
     train, val = open_split(world.data, "train"), open_split(world.data, "val")
     report(f"clips train={len(train)} val={len(val)}")
-    return CodecObjective(world, train, val)
+    if stage == "codec":
+        return CodecObjective(world, train, val)
+    codec = latents_lib.load_codec(workdir, world.codec)
+    latents = latents_lib.encode_split(codec, train, workdir / "latents" / "train", report)
+    config = world.depth_train if stage == "depth" else world.denoiser_train
+    chosen = fixed_clips(val, config.validation_clips)
+    val_latents = latents_lib.encode_split(codec, chosen, workdir / "latents" / "val", report)
+    shown = validation_windows(val_latents, chosen, world.chunk, config.windows.memory_frames)
+    if stage == "depth":
+        return DepthObjective(world, latents, shown)
+    return DenoiserObjective(world, codec, latents, shown)
+
+
+def fixed_clips(clips: Sequence[dict], count: int) -> list[dict]:
+    """Return `count` clips (all, if there are fewer) spread evenly over the source."""
+    count = min(count, len(clips))
+    return [clips[int(i)] for i in np.linspace(0, len(clips) - 1, count).round()]
 
 
 def open_split(data: DataConfig, split: str) -> Sequence[dict]:

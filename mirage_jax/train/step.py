@@ -1,6 +1,6 @@
 """One update: loss, gradient, AdamW, moving average; jitted once, state donated.
 
-Conventions: the draw of step N uses `key_for(seed, N, Purpose.NOISE)`, so no key is carried. A step whose loss or gradient is
+Conventions: the draw of step N uses `key_for(seed, N, Purpose.TRAIN_LOSS)`, so no key is carried. A step whose loss or gradient is
 not finite changes nothing but `step` and reports `skipped` = 1. Read next: `mirage_jax/train/loop.py`.
 """
 
@@ -35,7 +35,7 @@ def make_step(
     """
 
     def update(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = key_for(seed, state.step, Purpose.NOISE)
+        key = key_for(seed, state.step, Purpose.TRAIN_LOSS)
         (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
         norm = optax.global_norm(grads)
         rate = learning_rate(stage, state.step)

@@ -1,0 +1,131 @@
+"""Training of the latent depth head, on the same windows that the denoiser is trained on.
+
+Loss: absolute error of log depth where depth is known and not sky, plus cross-entropy of sky.
+The latents are made a little noisy, since in a rollout they are generated. Conventions: z-depth in
+scene units. Read next: `mirage_jax/models/depth_head.py`, `mirage_jax/train/windows.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mirage_jax import config as config_lib
+from mirage_jax.models import files, functional
+from mirage_jax.prng import Purpose, key_for
+from mirage_jax.train import window_inputs, windows
+from mirage_jax.train.config import DepthStageConfig, WorldConfig
+from mirage_jax.train.feed import Batch
+from mirage_jax.train.latents import Latents
+from mirage_jax.train.objective import write_sheet
+from mirage_jax.train.window_scores import ValidationWindows
+
+_SHOWN_WINDOWS = 4
+_PIXELS_PER_CELL = 8
+
+
+class DepthObjective:
+    """Objective of the depth head."""
+
+    name = "depth"
+
+    def __init__(self, world: WorldConfig, latents: Latents, val: ValidationWindows) -> None:
+        self.stage: DepthStageConfig = world.depth_train
+        self.model = config_lib.to_dict(world.depth_head)
+        sized = window_inputs.with_memory_for(world, self.stage.windows.memory_frames)
+        # Depth does not depend on the learned read, which is trained later.
+        self._world = dataclasses.replace(sized, learned_read=None)
+        self._latents, self._val = latents, val
+        self._seed = world.seed
+        self._predict = jax.jit(self._validation_depth)
+
+    def init(self) -> Any:
+        key = key_for(self._seed, 0, Purpose.INIT_DEPTH_HEAD)
+        return functional.init(self._world.depth_head, key)
+
+    def batch(self, step: int) -> Batch:
+        return windows.draw_batch(
+            self._latents,
+            self.stage.windows,
+            self._world.chunk,
+            seed=self._seed,
+            step=step,
+            batch=self.stage.batch,
+        )
+
+    def loss(
+        self, params: Any, batch: Any, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        look_key, level_key, noise_key = jax.random.split(key, 3)
+        seen = window_inputs.look(self._world, {}, batch, look_key, self.stage.noise)
+        level = self.stage.latent_noise * jax.random.uniform(level_key, (len(seen.target),))
+        noise = jax.random.normal(noise_key, seen.target.shape)
+        latents = seen.target + level[:, None, None, None, None] * noise
+        log_depth, sky = self._apply(params, latents, seen)
+        known, is_sky = batch["known"] & ~batch["sky"], batch["sky"]
+        error = jnp.abs(log_depth - jnp.log(jnp.where(known, batch["depth"], 1.0)))
+        depth_loss = jnp.sum(error * known) / jnp.maximum(jnp.sum(known), 1)
+        sky_loss = jnp.mean(optax.sigmoid_binary_cross_entropy(sky, is_sky.astype(sky.dtype)))
+        visible = seen.observation.read.visibility[:, : latents.shape[1]]
+        hidden = known & ~visible
+        metrics = {
+            "log_error": depth_loss,
+            "log_error_hidden": jnp.sum(error * hidden) / jnp.maximum(jnp.sum(hidden), 1),
+            "sky_loss": sky_loss,
+            "sky_accuracy": jnp.mean((sky > 0) == is_sky),
+        }
+        return depth_loss + self.stage.sky_weight * sky_loss, metrics
+
+    def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
+        errors, sky_right, rows = [], [], []
+        for batch, _ in self._val.batches:
+            log_depth, sky = (np.asarray(x) for x in self._predict(params, batch))
+            known = batch["known"] & ~batch["sky"]
+            truth = np.log(np.where(known, batch["depth"], 1.0))
+            errors.append(np.abs(log_depth - truth)[known])
+            sky_right.append(((sky > 0) == batch["sky"]).ravel())
+            for i in range(min(_SHOWN_WINDOWS, len(truth))):
+                rows += [_depth_picture(np.where(known, truth, 0.0)[i])]
+                rows += [_depth_picture(np.where(sky > 0, 0.0, log_depth)[i])]
+        write_sheet(directory / f"depth_{step:07d}.png", rows)
+        error = np.concatenate(errors)
+        return {
+            "log_error": float(error.mean()),
+            "log_error_median": float(np.median(error)),
+            "within_10_percent": float(np.mean(error < np.log(1.1))),
+            "sky_accuracy": float(np.concatenate(sky_right).mean()),
+        }
+
+    def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
+        path = workdir / "depth.safetensors"
+        files.save_params(path, params, {"config": self.model, "step": step})
+        return [path]
+
+    def _apply(self, params: Any, latents: jax.Array, seen: window_inputs.Seen) -> Any:
+        targets = latents.shape[1]
+        read = seen.observation.read
+        return functional.apply(
+            self._world.depth_head,
+            params,
+            latents,
+            read.depth[:, :targets],
+            read.visibility[:, :targets],
+            seen.observation.rays[:, :targets],
+        )
+
+    def _validation_depth(self, params: Any, batch: Any) -> Any:
+        seen = window_inputs.look(self._world, {}, batch, jax.random.key(0), None)
+        return self._apply(params, seen.target, seen)
+
+
+def _depth_picture(log_depth: np.ndarray) -> np.ndarray:
+    """Return [t, H, W, 3] pictures in [-1, 1]: 1 unit black, about 50 units white."""
+    grey = np.clip(log_depth / 2.0 - 1.0, -1.0, 1.0)
+    grey = grey.repeat(_PIXELS_PER_CELL, axis=1).repeat(_PIXELS_PER_CELL, axis=2)
+    return np.repeat(grey[..., None], 3, axis=-1)

@@ -1,0 +1,222 @@
+"""Latents of every clip, encoded once with the trained codec and kept on disk and in memory.
+
+Each clip is stored in four views: as recorded and mirrored left to right, each played forwards and
+backwards. A clip played backwards passes through exactly the cameras of the way out, which is what
+a return in a rollout does. `single` holds every fourth frame encoded on its own, as the start
+picture of a rollout is. Latent frame i has the camera of video frame 4i; intrinsics, depth and
+masks are those of the latent grid.
+
+Files: `<workdir>/latents/<split>/clip_NNNNN.safetensors`, one a clip, written atomically, so that
+an interrupted run goes on where it stopped. They carry digests of the codec's weights and of the
+frames, and are made again when either changed. Read next: `mirage_jax/train/windows.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from mirage_jax import world_model
+from mirage_jax.geometry.camera import Camera, rescale_intrinsics
+from mirage_jax.models import files, functional
+
+SKY_DEPTH = 500.0  # recorded sky lies at 1000 m; nothing else is farther than this
+_SKY_KIND = 4
+_REPORT_EVERY = 25
+
+
+class Latents(NamedTuple):
+    """Latents of n clips; t latent frames on an h x w grid.
+
+    The second axis is 0 as recorded, 1 mirrored; the third of `video` is 0 forwards, 1 backwards.
+    All other arrays are in forward order.
+
+    Attributes:
+        video: [n, 2, 2, t, h, w, c] float16 latents of the whole clip.
+        single: [n, 2, t, h, w, c] float16 latents of single frames.
+        depth: [n, 2, t, h, w] float32 z-depth in scene units, 0 unknown.
+        keep: [n, 2, t, h, w] True where the cell is static and its depth safe to write.
+        known: [n, 2, t, h, w] True where depth is known, off edges and not sky.
+        sky: [n, 2, t, h, w] True where sky is seen.
+        cam_to_world: [n, 2, t, 4, 4] float32.
+        intrinsics: [n, 2, 3, 3] float32 in cells.
+    """
+
+    video: np.ndarray
+    single: np.ndarray
+    depth: np.ndarray
+    keep: np.ndarray
+    known: np.ndarray
+    sky: np.ndarray
+    cam_to_world: np.ndarray
+    intrinsics: np.ndarray
+
+    @property
+    def frames(self) -> int:
+        """Latent frames of a clip."""
+        return self.video.shape[3]
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecWeights:
+    """The frozen codec of a workdir.
+
+    Attributes:
+        config: its sizes.
+        params: its parameters.
+        digest: of the file they came from.
+    """
+
+    config: Any
+    params: Any
+    digest: str
+
+
+def load_codec(workdir: Path, config: Any) -> CodecWeights:
+    """Read `<workdir>/codec.safetensors`.
+
+    Raises:
+        FileNotFoundError: if the codec has not been trained yet.
+    """
+    path = workdir / "codec.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--workdir: {workdir} lacks codec.safetensors, expected a trained codec; "
+            "run mirage train --stage codec with the same workdir first"
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return CodecWeights(config, files.load_params(path, config), digest)
+
+
+def encode_split(
+    codec: CodecWeights,
+    clips: Sequence[dict],
+    directory: Path,
+    report: Callable[[str], None] = lambda line: None,
+) -> Latents:
+    """Return the latents of all clips, encoding those that are not on disk yet.
+
+    Args:
+        codec: frozen codec.
+        clips: random access source of clips (see `mirage_jax/data/clip.py`).
+        directory: folder of the cache files of this split.
+        report: called now and then with a line about progress.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    encode = jax.jit(lambda v: functional.apply(codec.config, codec.params, v, method="encode"))
+    stored = []
+    for index in range(len(clips)):
+        path = directory / f"clip_{index:05d}.safetensors"
+        clip = clips[index]
+        origin = f"{codec.digest}-{zlib.crc32(np.ascontiguousarray(clip['rgb'])):08x}"
+        values = _load(path, origin)
+        if values is None:
+            values = encode_clip(clip, encode, codec.config.spatial_stride)
+            _save(path, values, origin)
+            if (index + 1) % _REPORT_EVERY == 0:
+                report(f"encoded {index + 1} of {len(clips)} clips into {directory}")
+        stored.append(values)
+    return Latents(*(np.stack(column) for column in zip(*stored, strict=True)))
+
+
+def encode_clip(clip: dict, encode: Callable[[Any], Any], stride: int) -> Latents:
+    """Return the latents of one clip, without the leading axis n.
+
+    Args:
+        clip: arrays of a recorded clip with 1 + 4n frames.
+        encode: video [b, f, H, W, 3] in [-1, 1] -> latents [b, t, h, w, c].
+        stride: pixels of a cell.
+    """
+    forward = np.stack([clip["rgb"], clip["rgb"][:, :, ::-1]]).astype(np.float32) / 127.5 - 1.0
+    video = np.stack([encode(forward), encode(np.ascontiguousarray(forward[:, ::-1]))], axis=1)
+    times = np.arange(0, forward.shape[1], (forward.shape[1] - 1) // (video.shape[2] - 1))
+    frames = forward[:, times]
+    single = np.asarray(encode(frames.reshape(-1, 1, *frames.shape[2:])))
+    height, width = frames.shape[2:4]
+    grid_hw = (height // stride, width // stride)
+    depth, keep, known, sky = _grid_masks({k: clip[k][times] for k in _MASKS}, grid_hw)
+    camera = mirrored_pair(Camera(clip["cam_to_world"][times], clip["intrinsics"]), width)
+    return Latents(
+        video=video.astype(np.float16),
+        single=single.reshape(2, len(times), *single.shape[2:]).astype(np.float16),
+        depth=depth,
+        keep=keep,
+        known=known,
+        sky=sky,
+        cam_to_world=camera.cam_to_world.astype(np.float32),
+        intrinsics=np.asarray(
+            rescale_intrinsics(camera.intrinsics, (height, width), grid_hw), np.float32
+        ),
+    )
+
+
+def mirrored_pair(camera: Camera, width: int) -> Camera:
+    """Return cameras [2, ...]: as given, and those that see the left-right mirrored frames.
+
+    Mirroring turns x into -x in the camera and in the world alike, which keeps rotations proper;
+    the principal point moves to the other side.
+    """
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0]).astype(np.float32)
+    turned = mirror @ camera.cam_to_world @ mirror
+    flipped = camera.intrinsics.copy()
+    flipped[..., 0, 2] = width - flipped[..., 0, 2]
+    flipped[..., 0, 1] = -flipped[..., 0, 1]
+    return Camera(
+        np.stack([camera.cam_to_world, turned]), np.stack([camera.intrinsics, flipped])
+    )
+
+
+_MASKS = ("depth", "kind", "sprite", "moving")
+
+
+def _grid_masks(clip: dict, grid_hw: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Return depth, keep, known and sky [2, t, h, w] on the latent grid."""
+    pair = {k: np.stack([v, v[..., ::-1]]) for k, v in clip.items()}
+    depth = pair["depth"].astype(np.float32)
+    solid = (depth > 0) & (depth < SKY_DEPTH)
+    static = solid & ~pair["sprite"] & ~pair["moving"] & (pair["kind"] != _SKY_KIND)
+    small, known = world_model.grid_depth(depth, solid, grid_hw)
+    _, keep = world_model.grid_depth(depth, static, grid_hw)
+    stride = depth.shape[-2] // grid_hw[0]
+    cells = depth.reshape(*depth.shape[:2], grid_hw[0], stride, grid_hw[1], stride)
+    sky = (cells >= SKY_DEPTH).mean(axis=(3, 5)) > 0.5
+    small = np.where(known, small, 0.0)
+    return small.astype(np.float32), np.asarray(keep), np.asarray(known), sky
+
+
+def _save(path: Path, values: Latents, origin: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(
+        {k: np.ascontiguousarray(v) for k, v in values._asdict().items()},
+        temporary,
+        metadata={"origin": origin},
+    )
+    os.replace(temporary, path)
+
+
+def _load(path: Path, origin: str) -> Latents | None:
+    """Return the stored latents, or None when they are missing or of another codec or clip."""
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        if (file.metadata() or {}).get("origin") != origin:
+            return None
+        return Latents(**{name: file.get_tensor(name) for name in Latents._fields})
+
+
+def decode_pictures(codec: CodecWeights, latents: Any) -> np.ndarray:
+    """Decode [b, t, h, w, c] one clip at a time into [b, f, H, W, 3] in [-1, 1]."""
+    decode = jax.jit(lambda z: functional.apply(codec.config, codec.params, z, method="decode"))
+    parts = [decode(jnp.asarray(clip[None], jnp.float32)) for clip in latents]
+    return np.clip(np.concatenate([np.asarray(p) for p in parts]), -1.0, 1.0)

@@ -1,0 +1,190 @@
+"""Draws training windows: target frames, those before them, and the frames that memory was made of.
+
+A window is what one chunk of a rollout sees. The clean frame k is followed by the frames to be
+generated; a first chunk starts from a picture encoded alone and has nothing before it, a later one
+has `preceding` frames. Memory frames are listed oldest first, the order in which rollout writes:
+the way out (frames of the clip played the other way, which pass through the very cameras of the
+targets), then frames already passed, then frame k itself.
+
+Every draw is a pure function of (seed, step). Rows `[:num_first]` of a batch are first chunks.
+Read next: `mirage_jax/train/denoiser_stage.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mirage_jax.models.config import ChunkConfig
+from mirage_jax.prng import Purpose, generator_for
+from mirage_jax.train.feed import Batch, clip_indices
+from mirage_jax.train.latents import Latents
+from mirage_jax.train.window_config import WindowConfig
+
+# A start picture is the oldest frame of most memories; the others go on from a longer past.
+_START_PICTURE = 0.7
+# How far back frames of the same way are drawn from, in latent frames.
+_PAST_REACH = 8
+
+
+class MemoryFrame(NamedTuple):
+    """One frame a memory is made of.
+
+    Attributes:
+        backwards: 1 if it belongs to the clip played the other way than the targets.
+        index: latent frame, counted in its own playing direction.
+        single: whether it is encoded on its own.
+    """
+
+    backwards: int
+    index: int
+    single: bool
+
+
+class Window(NamedTuple):
+    """One window of one clip; `start` is frame k, counted in playing direction `direction`."""
+
+    clip: int
+    mirrored: int
+    direction: int
+    start: int
+    first: bool
+    memory: tuple[MemoryFrame, ...]
+
+
+def draw_batch(
+    latents: Latents, config: WindowConfig, chunk: ChunkConfig, *, seed: int, step: int, batch: int
+) -> Batch:
+    """Return the arrays of the windows of one step; see `gather` for their meaning."""
+    rng = generator_for(seed, step, Purpose.CLIP_WINDOW)
+    clips = clip_indices(len(latents.video), seed=seed, step=step, batch=batch)
+    windows = [
+        draw_window(rng, int(clip), row < config.num_first(batch), latents.frames, config, chunk)
+        for row, clip in enumerate(clips)
+    ]
+    return gather(latents, windows, chunk, config.memory_frames)
+
+
+def draw_window(
+    rng: np.random.Generator,
+    clip: int,
+    first: bool,
+    frames: int,
+    config: WindowConfig,
+    chunk: ChunkConfig,
+) -> Window:
+    """Draw one window of a clip of `frames` latent frames.
+
+    Raises:
+        ValueError: if the clip is too short for a chunk and what precedes it.
+    """
+    lowest = 0 if first else chunk.preceding
+    highest = frames - chunk.latent_frames
+    if highest < lowest:
+        raise ValueError(
+            f"clips: got {frames} latent frames, expected at least "
+            f"{chunk.latent_frames + chunk.preceding}; record longer clips or shorten the chunk"
+        )
+    mirrored, direction = int(rng.integers(2)), int(rng.integers(2))
+    start = int(rng.integers(lowest, highest + 1))
+    memory: tuple[MemoryFrame, ...] = ()
+    if rng.random() >= config.memory_off:
+        memory = _draw_memory(rng, first, start, frames, config, chunk)
+    return Window(clip, mirrored, direction, start, first, memory)
+
+
+def _draw_memory(
+    rng: np.random.Generator,
+    first: bool,
+    start: int,
+    frames: int,
+    config: WindowConfig,
+    chunk: ChunkConfig,
+) -> tuple[MemoryFrame, ...]:
+    """Draw what a memory is made of, oldest first, frame `start` last."""
+    extra = int(rng.integers(config.memory_frames)) if config.memory_frames > 1 else 0
+    if first and rng.random() < 0.5:
+        extra = 0
+    returning = rng.random() < config.return_fraction
+    low, high = max(0, start - 4), min(frames, start + chunk.latent_frames + 2)
+    out, past = set(), set()
+    for _ in range(extra):
+        if start == 0 or (returning and rng.random() < 0.75):
+            if returning:
+                out.add(frames - 1 - int(rng.integers(low, high)))
+        else:
+            past.add(int(rng.integers(max(0, start - _PAST_REACH), start)))
+    listed = [MemoryFrame(1, i, False) for i in sorted(out)]
+    listed += [MemoryFrame(0, i, False) for i in sorted(past)]
+    if listed and rng.random() < _START_PICTURE:
+        listed[0] = listed[0]._replace(single=True)
+    return (*listed, MemoryFrame(0, start, first))
+
+
+def gather(
+    latents: Latents, windows: list[Window], chunk: ChunkConfig, memory_frames: int
+) -> Batch:
+    """Collect the arrays of windows.
+
+    Args:
+        latents: cache of the split.
+        windows: one for each row.
+        chunk: target and preceding frames.
+        memory_frames: slots for memory frames; unused ones have `memory_keep` False everywhere.
+
+    Returns:
+        `target` [b, T, h, w, c], `preceding` [b, P, h, w, c] (copies of frame k in first chunks),
+        `cam_to_world` [b, T + P, 4, 4], `intrinsics` [b, T + P, 3, 3], `depth`, `known`, `sky`
+        [b, T, h, w], and `memory_latents`, `memory_depth`, `memory_keep`, `memory_cam_to_world`,
+        `memory_intrinsics` with the axes [b, N, ...].
+    """
+    rows = [_gather_one(latents, window, chunk, memory_frames) for window in windows]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _gather_one(latents: Latents, window: Window, chunk: ChunkConfig, slots: int) -> Batch:
+    place = (window.clip, window.mirrored)
+    target = np.arange(window.start, window.start + chunk.latent_frames)
+    past = np.arange(window.start - chunk.preceding, window.start)
+    if window.first:
+        past = np.full(chunk.preceding, window.start)
+    seen = _forward(latents, window.direction, target)
+    shown = np.concatenate([seen, _forward(latents, window.direction, past)])
+    video = latents.video[place]
+    targets = video[window.direction, target].copy()
+    if window.first:
+        targets[0] = latents.single[place][seen[0]]
+    intrinsics = latents.intrinsics[place]
+    batch = {
+        "target": targets,
+        "preceding": video[window.direction, past],
+        "cam_to_world": latents.cam_to_world[place][shown],
+        "intrinsics": np.broadcast_to(intrinsics, (len(shown), 3, 3)),
+        "depth": latents.depth[place][seen],
+        "known": latents.known[place][seen],
+        "sky": latents.sky[place][seen],
+    }
+    frames = list(window.memory) or [MemoryFrame(0, window.start, window.first)]
+    filler = [frames[0]] * (slots - len(frames))
+    # Unused slots come first: they write nothing, and frame k stays the last.
+    used = np.array([False] * len(filler) + [bool(window.memory)] * len(frames))
+    indices, stored = [], []
+    for frame in filler + frames:
+        direction = window.direction ^ frame.backwards
+        index = int(_forward(latents, direction, np.array(frame.index)))
+        indices.append(index)
+        single = latents.single[place][index]
+        stored.append(single if frame.single else video[direction, frame.index])
+    return batch | {
+        "memory_latents": np.stack(stored),
+        "memory_depth": latents.depth[place][indices],
+        "memory_keep": latents.keep[place][indices] & used[:, None, None],
+        "memory_cam_to_world": latents.cam_to_world[place][indices],
+        "memory_intrinsics": np.broadcast_to(intrinsics, (slots, 3, 3)),
+    }
+
+
+def _forward(latents: Latents, direction: int, index: np.ndarray) -> np.ndarray:
+    """Turn indices of a playing direction into forward ones."""
+    return latents.frames - 1 - index if direction else index
