@@ -1,9 +1,9 @@
 """``transforms.json`` of nerfstudio and its relatives.
 
 ``transform_matrix`` (per frame) is camera to world with OpenGL axes (y up, z backwards); it is
-right-multiplied by diag(1, -1, -1, 1) to reach OpenCV. ``fl_x fl_y cx cy w h`` stand at the top or in
-a frame, in pixels; ``camera_angle_x`` with ``w`` replaces ``fl_x``. ``applied_transform`` (3x4) has
-been applied to all matrices on the world's side by the tool that wrote the file; it is undone here,
+right-multiplied by diag(1, -1, -1, 1) to reach OpenCV. ``fl_x fl_y cx cy w h`` stand at the top or
+in a frame, in pixels; ``camera_angle_x`` with ``w`` replaces ``fl_x``. ``applied_transform`` (3x4)
+was applied to all matrices on the world's side by the tool that wrote the file; it is undone here,
 so cameras come back in the world of the original reconstruction. Frames keep the file's order.
 
 Read next: ``../camera_files.py``.

@@ -83,6 +83,12 @@ def _read_member(
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     """Write arrays to a compressed npz in one step; entries that are None are left out."""
+    present = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
+    for name, array in present.items():
+        if array.dtype.hasobject:
+            raise TypeError(
+                f"array {name!r} holds Python objects: got dtype {array.dtype}, expected numbers. "
+                "Convert it before writing."
+            )
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        present = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
-        np.savez_compressed(stream, allow_pickle=False, **present)
+        np.savez_compressed(stream, **present)
