@@ -16,7 +16,7 @@ Read next: `mirage_jax/eval/revisit.py`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -97,7 +97,9 @@ def displacement(a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"]) -
         cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_CUBIC)
         for frame in (a, b)
     ]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(gray[0], gray[1], None)
+    # OpenCV's stubs want a flow to start from; the call itself takes None.
+    solver: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = solver.calc(gray[0], gray[1], None)
     length = np.linalg.norm(flow, axis=-1) / _FLOW_SCALE
     return Displacement(mean=float(length.mean()), median=float(np.median(length)))
 

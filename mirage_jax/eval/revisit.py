@@ -99,7 +99,10 @@ def evaluate_revisit(
     began = time.perf_counter()
     frames = 1 + config.chunks * world.spec.chunk.new_frames
     scenes = [fit_scene(scene, world.spec.frame_hw) for scene in pick_views(clips, config.views)]
-    steps, table, panels, overlaps = ChunkSteps(world), {}, [], []
+    steps = ChunkSteps(world)
+    panels: list[list[np.ndarray]] = []
+    overlaps: list[float] = []
+    table: dict[str, dict[str, list[float]]] = {}
     for first in range(0, len(scenes), config.batch):
         part = scenes[first : first + config.batch]
         cameras = closed_paths(part, frames, config.path, first)
@@ -239,7 +242,6 @@ def _panels(scenes: Sequence[Scene], videos: dict[str, np.ndarray]) -> list[list
 
 
 def _markdown(world: World, results: dict[str, Any], table: report.Table) -> str:
-    protocol = results["protocol"]
     gains = "\n".join(
         f"- {text}: {results[key]['mean']:+.2f} dB (95 % {results[key]['ci95_low']:+.2f} to "
         f"{results[key]['ci95_high']:+.2f}), paired over views"
@@ -251,11 +253,19 @@ def _markdown(world: World, results: dict[str, Any], table: report.Table) -> str
     )
     return f"""# Revisit, world {world.spec.name}
 
-{protocol["views"]} start views, {protocol["path"]} of {protocol["frames"]} frames in {protocol["chunks"]} chunks; of the first view at
-most {100 * protocol["farthest_overlap_max"]:.1f} % lies in the picture at the farthest point. Last frame against the input picture; mean ± half
-of the 95 % bootstrap interval. A copy of the input is perfect at the return by definition.
+{_protocol_text(results["protocol"])}
 
 {report.markdown_table(table, _COLUMNS)}
 
 {gains}
 """
+
+
+def _protocol_text(protocol: dict[str, Any]) -> str:
+    overlap_percent = 100 * protocol["farthest_overlap_max"]
+    return (
+        f"{protocol['views']} start views, {protocol['path']} of {protocol['frames']} frames in "
+        f"{protocol['chunks']} chunks; of the first view at most {overlap_percent:.1f} % lies in "
+        "the picture at the farthest point. Last frame against the input picture; mean ± half of "
+        "the 95 % bootstrap interval. A copy of the input is perfect at the return by definition."
+    )

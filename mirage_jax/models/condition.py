@@ -8,6 +8,7 @@ Read next: `branch.py` for who consumes it, `mirage_jax/world_model.py` for who 
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,7 @@ def build_condition(
     Raises:
       ValueError: naming a part that the config asks for and that is None or of another shape.
     """
-    given = {
+    given: dict[str, Any] = {
         "tokens": tokens,
         "visibility": None if visibility is None else visibility[..., None],
         "depth": None if depth is None else depth[..., None],
@@ -114,11 +115,11 @@ def build_condition(
         log_depth = jnp.log(jnp.where(given["depth"] > 0, given["depth"], 1.0))
         given["depth"] = jnp.where(_seen(visibility), log_depth, 0.0)
     if config.rays:
-        direction, moment = jnp.split(rays, 2, axis=-1)
+        direction, moment = jnp.split(given["rays"], 2, axis=-1)
         compressed = jnp.sign(moment) * jnp.log1p(jnp.abs(moment))
         given["rays"] = jnp.concatenate([direction, compressed], axis=-1)
     if config.score:
-        given["score"] = jnp.broadcast_to(score, (*tokens.shape[:-1], config.score))
+        given["score"] = jnp.broadcast_to(given["score"], (*tokens.shape[:-1], config.score))
     return jnp.concatenate([given[name].astype(tokens.dtype) for name in wanted], axis=-1)
 
 

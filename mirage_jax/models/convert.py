@@ -63,12 +63,12 @@ def denoiser_from_release(
     """
     tensors = strip_wrappers(tensors)
     leaves = flatten(abstract_params(config))
-    wanted = {
+    wanted: dict[tuple[str, ...], Any] = {
         (name,): _Shaped(_release_shape(path, leaf.shape, config))
         for path, leaf in leaves.items()
         for name in _release_names(path, leaf.shape)
     }
-    got = {(name,): value for name, value in tensors.items()}
+    got: dict[tuple[str, ...], Any] = {(name,): value for name, value in tensors.items()}
     check_against(wanted, got, what="released denoiser weights")
     flat = {}
     for path, leaf in leaves.items():

@@ -186,7 +186,7 @@ class Denoiser(nnx.Module):
         inputs = BlockInputs(
             modulation.reshape(*timestep.shape, 6, config.width),
             jnp.asarray(rotary_table(frames, grid_hw, config.width // config.heads)),
-            self.text_embedding(text.astype(dtype)) if config.text_width else None,
+            None if text is None else self.text_embedding(text.astype(dtype)),
         )
         tokens = self.patch_embedding(to_patches(x.astype(dtype), config.patch))
         hints = None
