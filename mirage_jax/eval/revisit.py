@@ -27,13 +27,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mirage_jax.eval import image, report
-from mirage_jax.eval.views import overlap, pick_views, scene_scale, stack_starts
+from mirage_jax.eval.views import overlap, pick_views, stack_starts
 from mirage_jax.geometry.camera import Camera, index_camera, stack_cameras
 from mirage_jax.geometry.trajectories import TrajectoryOptions, trajectory
 from mirage_jax.rollout import sheet
 from mirage_jax.rollout.chunk import ChunkSteps, Providers
 from mirage_jax.rollout.decode import decode_latents, reconstruct
 from mirage_jax.rollout.loop import RolloutConfig, rollout
+from mirage_jax.rollout.paths import typical_depth
 from mirage_jax.rollout.scene import Scene, fit_scene
 from mirage_jax.rollout.world import World
 
@@ -147,7 +148,7 @@ def closed_paths(scenes: Sequence[Scene], frames: int, path: str, first: int = 0
             path,
             scene.camera,
             frames,
-            scene_scale(scene),
+            typical_depth(scene),
             TrajectoryOptions(mirror=bool((first + i) % 2), hw=scene.depth.shape),
         )
         for i, scene in enumerate(scenes)

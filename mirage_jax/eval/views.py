@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from mirage_jax.geometry.camera import Camera, index_camera
-from mirage_jax.geometry.depth import depth_scale
 from mirage_jax.geometry.projection import project, unproject
 from mirage_jax.rollout.chunk import Start
 from mirage_jax.rollout.scene import Scene
@@ -81,13 +80,6 @@ def is_usable(depth: np.ndarray) -> bool:
     """Return True where enough of a frame lies between an arm's length and the sky."""
     depth = np.asarray(depth, np.float32)
     return bool(np.mean((depth > _ARM_LENGTH) & (depth < FAR)) >= _USABLE_FRACTION)
-
-
-def scene_scale(scene: Scene) -> float:
-    """Return the typical z-depth of a scene, sky left out unless there is nothing else."""
-    depth = np.asarray(scene.depth)
-    near = np.where(depth < FAR, depth, 0.0)
-    return depth_scale(near if near.any() else depth)
 
 
 def stack_starts(scenes: Sequence[Scene]) -> Start:

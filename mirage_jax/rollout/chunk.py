@@ -85,11 +85,14 @@ def _begin(spec, params, start: Start, camera: Camera, memory_on: Bool[Array, ""
 def _look(spec, params, memory: LatentMemory, cameras: Camera, first, preceding):
     """Read the memory at target and preceding cameras.
 
-    Returns the observation and the denoiser's inputs.
+    Returns:
+        The observation of the target frames, and the denoiser's inputs.
     """
     reference = jax.tree.map(lambda leaf: leaf[:, 0], cameras)
     observation = world_model.observe(spec, params, memory, cameras, spec.grid_hw, reference)
-    return observation, world_model.chunk_inputs(first, preceding, observation)
+    inputs = world_model.chunk_inputs(first, preceding, observation)
+    targets = spec.chunk.latent_frames
+    return jax.tree.map(lambda leaf: leaf[:, :targets], observation), inputs
 
 
 def _generate(spec, params, inputs: world_model.ChunkInputs, noise: Float[Array, "b t h w c"]):

@@ -172,7 +172,7 @@ def _run_chunk(world, steps, providers, config, chunk, cameras, state) -> ChunkR
     first = state.latents[:, chunk.first_latent]
     past = state.latents[:, chunk.first_latent - preceding : chunk.first_latent]
 
-    observation, inputs = steps.look(params, state.memory, grid_cameras, first, past)
+    seen, inputs = steps.look(params, state.memory, grid_cameras, first, past)
     clock.lap("read", inputs.condition)
     noise = _noise(config.seed, chunk.index, (first.shape[0], targets, *first.shape[1:]))
     if providers.latents is None:
@@ -181,7 +181,6 @@ def _run_chunk(world, steps, providers, config, chunk, cameras, state) -> ChunkR
         latents = jnp.asarray(providers.latents(chunk, inputs, noise))
     clock.lap("sample", latents)
 
-    seen = jax.tree.map(lambda leaf: leaf[:, :targets], observation)
     if providers.depth is None:
         depth, keep = steps.depth(params, latents, seen)
     else:

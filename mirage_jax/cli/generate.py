@@ -1,0 +1,95 @@
+"""`mirage generate`: walks through a scene along a camera path and writes what it sees.
+
+Flags are checked here; the work is in `mirage_jax/eval/walkthrough.py`. Without any flag a shipped
+scene is walked out and back with the shipped weights.
+"""
+
+from __future__ import annotations
+
+import click
+
+_DEFAULT_FRAMES = 65
+
+
+def _parse_intrinsics(ctx, param, value):
+    """Turn "fx,fy,cx,cy" into four numbers."""
+    if value is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 4:
+        raise click.BadParameter(f"got {value!r}, expected four numbers fx,fy,cx,cy in pixels")
+    return numbers
+
+
+@click.command(help=__doc__.split("\n\n")[0].split(": ", 1)[1].capitalize())
+@click.option("--scene", help="A geometry.npz, a picture, or a shipped scene's name.")
+@click.option("--depth", type=click.Path(), help="Depth of a picture: .npy or .npz, z-depth.")
+@click.option("--mask", type=click.Path(), help="Of a picture: non-zero where content is static.")
+@click.option("--intrinsics", callback=_parse_intrinsics, help="Of a picture: fx,fy,cx,cy.")
+@click.option("--fov", type=float, help="Of a picture: horizontal field of view, degrees.")
+@click.option(
+    "--path",
+    default="out-and-back",
+    show_default=True,
+    help='Preset, keys such as "w*16 l*24", "recorded", or a camera file.',
+)
+@click.option("--frames", type=click.IntRange(min=1), help="Any number; rounded up to 1 + 4n.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", default="outputs/generate", show_default=True, help="Output folder.")
+@click.option("--weights", help="Folder of a world; default: the shipped one.")
+@click.option("--steps", type=click.IntRange(min=1), help="Solver steps; default: the world's.")
+@click.option("--no-memory", is_flag=True, help="Walk with a memory that stays empty.")
+@click.option("--no-compare", is_flag=True, help="Leave out the second walk, without memory.")
+@click.option("--resume", is_flag=True, help="Go on from the state in the output folder.")
+@click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
+def command(
+    scene, depth, mask, intrinsics, fov, path, frames, seed, out, weights, steps, no_memory,
+    no_compare, resume, fps,
+) -> None:  # fmt: skip
+    """Walks through a scene."""
+    import dataclasses
+    from pathlib import Path
+
+    from mirage_jax.rollout import paths, scene as scene_lib, shipped, world as world_lib
+
+    source = shipped.find_scene(scene)
+    start = scene_lib.load_scene(source, depth=depth, mask=mask, intrinsics=intrinsics, fov=fov)
+    folder = Path(weights) if weights else shipped.DEFAULT_WORLD
+    world = world_lib.load_world(folder)
+    if steps:
+        sampling = dataclasses.replace(world.spec.sampling, steps=steps)
+        world = dataclasses.replace(world, spec=dataclasses.replace(world.spec, sampling=sampling))
+    start = scene_lib.fit_scene(start, world.spec.frame_hw)
+    stride = world.spec.chunk.temporal_stride
+    walked = paths.resolve_path(
+        path, start, frames, default_frames=_DEFAULT_FRAMES, temporal_stride=stride
+    )
+    click.echo(f"scene {source}, world {folder}, path {path}, seed {seed}")
+    for note in walked.notes:
+        click.echo(f"note: {note}")
+
+    from mirage_jax.eval import walkthrough
+
+    config = walkthrough.WalkConfig(
+        seed=seed, memory=not no_memory, compare=not no_compare, resume=resume, fps=fps
+    )
+    metrics = walkthrough.walk(world, start, walked.cameras, config, Path(out), click.echo)
+    click.echo(_summary(metrics))
+    click.echo(f"written to {out}: video.mp4, sheet.png, memory.ply, metrics.json and more")
+
+
+def _summary(metrics) -> str:
+    """Say in one line what a return looked like, where the path returned."""
+    revisit = metrics["revisit"]
+    parts = [f"{metrics['frames']} frames in {metrics['seconds']['total']:.1f} s"]
+    for key, name in (
+        ("psnr_on", "return with memory"),
+        ("psnr_off", "without"),
+        ("psnr_ceiling", "codec ceiling"),
+    ):
+        if revisit[key] is not None:
+            parts.append(f"{name} {revisit[key]:.2f} dB")
+    return ", ".join(parts)

@@ -1,0 +1,178 @@
+"""One walk through one scene, measured: what `mirage generate` does.
+
+Rolls out along a path, repeats it with memory switched off where that is wanted, measures the return where the path
+closes, and writes video, contact sheet, cameras, memory, point cloud and metrics. State is saved after every chunk, so
+a stopped walk goes on where it was.
+Read next: `mirage_jax/rollout/loop.py`, `mirage_jax/eval/revisit.py` (the same over many scenes).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mirage_jax import config as config_lib
+from mirage_jax.eval import image, report
+from mirage_jax.eval.views import stack_starts
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.rollout import outputs, sheet, state_files
+from mirage_jax.rollout.chunk import ChunkSteps, Start
+from mirage_jax.rollout.decode import decode_latents, reconstruct
+from mirage_jax.rollout.loop import ChunkResult, RolloutConfig, RolloutState, rollout, start_rollout
+from mirage_jax.rollout.paths import closes
+from mirage_jax.rollout.plan import plan_chunks
+from mirage_jax.rollout.scene import Scene
+from mirage_jax.rollout.world import World
+
+Say = Callable[[str], None]
+# Frames of the still clip that measures the codec's ceiling: its last latent frame has one like it before.
+_STILL_LATENTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class WalkConfig:
+    """How a walk is run.
+
+    Attributes:
+        seed: of the noise.
+        memory: False walks with a memory that stays empty.
+        compare: repeat the walk with memory off, for the contact sheet and `revisit.psnr_off`.
+        resume: go on from the state in the output folder, if there is one.
+        fps: of the video.
+    """
+
+    seed: int = 0
+    memory: bool = True
+    compare: bool = True
+    resume: bool = False
+    fps: float = 8.0
+
+
+@dataclasses.dataclass
+class _Walk:
+    """What one rollout left behind."""
+
+    state: RolloutState
+    results: list[ChunkResult]
+    memories: list[Any]
+    frames: np.ndarray
+
+
+def walk(
+    world: World, scene: Scene, cameras: Camera, config: WalkConfig, directory: Path, say: Say = lambda line: None
+) -> dict[str, Any]:
+    """Walk along cameras through a scene and write everything into a folder.
+
+    Args:
+        world: configs and parameters.
+        scene: of the world's frame size.
+        cameras: [f] with f = 1 + 4n, the scene's camera first.
+        config: how to run.
+        directory: output folder, made if needed.
+        say: receives progress lines.
+
+    Returns:
+        What metrics.json holds.
+    """
+    began = time.perf_counter()
+    directory.mkdir(parents=True, exist_ok=True)
+    start, stacked = stack_starts([scene]), Camera(*(leaf[None] for leaf in cameras))
+    steps = ChunkSteps(world)
+    main = _run(world, steps, start, stacked, config, directory / outputs.STATE, say)
+    other = None
+    if config.compare and config.memory:
+        say("the same walk with memory off, to compare")
+        off = dataclasses.replace(config, memory=False, resume=False)
+        other = _run(world, steps, start, stacked, off, None, say)
+    last_memory = main.memories[-1] if main.memories else outputs.single_memory(main.state.memory)
+    outputs.write_rollout(directory, world, main.frames, cameras, last_memory, config.fps)
+    metrics = outputs.chunk_metrics(main.results, main.memories)
+    metrics["revisit"] = _revisit(world, scene, cameras, main, other, config.memory)
+    _write_sheet(directory / outputs.SHEET, world, scene, cameras, main, other)
+    metrics["seed"] = config.seed
+    metrics["frames"] = int(main.frames.shape[0])
+    metrics["config"] = {"world": config_lib.to_dict(world.spec), "walk": dataclasses.asdict(config)}
+    metrics["seconds"]["total"] = time.perf_counter() - began
+    metrics = report.jsonable(metrics)
+    outputs.write_metrics(directory, metrics)
+    return metrics
+
+
+def _run(
+    world: World, steps: ChunkSteps, start: Start, cameras: Camera, config: WalkConfig, state_path: Path | None, say: Say
+) -> _Walk:
+    run = RolloutConfig(seed=config.seed, memory=config.memory)
+    mark = state_files.fingerprint(world, start, cameras, run)
+    state = None
+    if state_path is not None and config.resume and state_path.is_file():
+        state = state_files.load_state(state_path, mark)
+        say(f"going on after chunk {state.next_chunk}")
+    if state is None:
+        state = start_rollout(world, steps, start, cameras, run)
+    plan = plan_chunks(cameras.cam_to_world.shape[1], world.spec.chunk)
+    results, memories = [], []
+    for result in rollout(world, start, cameras, run, steps=steps, state=state):
+        state = result.state
+        results.append(result)
+        memories.append(outputs.single_memory(state.memory))
+        if state_path is not None:
+            state_files.save_state(state_path, state, mark)
+        say(
+            f"chunk {state.next_chunk}/{len(plan)} frames={result.chunk.stop} rows={int(result.rows[0])} "
+            f"seconds={sum(result.seconds.values()):.1f}"
+        )
+    return _Walk(state, results, memories, decode_latents(world, state.latents)[0])
+
+
+def _revisit(
+    world: World, scene: Scene, cameras: Camera, main: _Walk, other: _Walk | None, memory: bool
+) -> dict[str, Any]:
+    """Score the last frame against the input; every value is None where the path does not close."""
+    keys = ("psnr_on", "psnr_off", "psnr_ceiling", "ssim_on", "displacement_px", "displacement_median_px")
+    scores: dict[str, Any] = dict.fromkeys(keys)
+    if not closes(cameras):
+        return scores
+    still = 1 + (_STILL_LATENTS - 1) * world.spec.chunk.temporal_stride
+    ceiling = reconstruct(world, np.repeat(scene.image[None, None], still, axis=1))[0]
+    scores["psnr_ceiling"] = float(image.psnr(scene.image, ceiling[-1]))
+    scores["psnr_ceiling_first"] = float(image.psnr(scene.image, ceiling[0]))
+    moved = image.displacement(scene.image, main.frames[-1])
+    scores["displacement_px"], scores["displacement_median_px"] = moved.mean, moved.median
+    scores["psnr_on" if memory else "psnr_off"] = float(image.psnr(scene.image, main.frames[-1]))
+    if memory:
+        scores["ssim_on"] = float(image.ssim(scene.image, main.frames[-1]))
+    if other is not None:
+        scores["psnr_off"] = float(image.psnr(scene.image, other.frames[-1]))
+    return scores
+
+
+def _write_sheet(
+    path: Path, world: World, scene: Scene, cameras: Camera, main: _Walk, other: _Walk | None
+) -> None:
+    """Write input, farthest view, return, return without memory and what the read looked like."""
+    farthest = farthest_frame(cameras)
+    ends = "return" if closes(cameras) else "last frame"
+    titles = ["input", f"farthest view (frame {farthest})", ends]
+    pictures = [scene.image, main.frames[farthest], main.frames[-1]]
+    if other is not None:
+        titles.append(f"{ends}, memory off")
+        pictures.append(other.frames[-1])
+    if main.results:
+        base = np.concatenate([result.base for result in main.results], axis=1)
+        latents = np.concatenate([main.state.latents[:, : -base.shape[1]], base], axis=1)
+        titles.append("what the memory read looked like")
+        pictures.append(decode_latents(world, latents)[0, -1])
+    sheet.write_sheet(path, [pictures], titles, f"{scene.name}, {len(main.frames)} frames, world {world.spec.name}")
+
+
+def farthest_frame(cameras: Camera) -> int:
+    """Return the frame whose camera differs most from the first: angle in radians plus relative travel."""
+    first, pose = cameras.cam_to_world[0], cameras.cam_to_world
+    cosine = (np.einsum("ij,fij->f", first[:3, :3], pose[:, :3, :3]) - 1.0) / 2.0
+    travel = np.linalg.norm(pose[:, :3, 3] - first[:3, 3], axis=-1)
+    return int(np.argmax(np.arccos(np.clip(cosine, -1.0, 1.0)) + travel / max(float(travel.max()), 1e-9)))
