@@ -91,4 +91,4 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
                 "Convert it before writing."
             )
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **present)
+        np.savez_compressed(stream, **present)  # type: ignore[arg-type]
