@@ -53,7 +53,9 @@ def command(
     import dataclasses
     from pathlib import Path
 
-    from mirage_jax.rollout import paths, scene as scene_lib, shipped, world as world_lib
+    from mirage_jax.rollout import paths, shipped
+    from mirage_jax.rollout import scene as scene_lib
+    from mirage_jax.rollout import world as world_lib
 
     source = shipped.find_scene(scene)
     start = scene_lib.load_scene(source, depth=depth, mask=mask, intrinsics=intrinsics, fov=fov)

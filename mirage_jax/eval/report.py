@@ -97,6 +97,14 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+def interval(summary: Mapping[str, float | int]) -> str:
+    """Return "mean dB (95 % low to high)" of a summary of differences in dB."""
+    if not summary["count"]:
+        return "not measured"
+    low, high = summary["ci95_low"], summary["ci95_high"]
+    return f"{summary['mean']:+.2f} dB (95 % {low:+.2f} to {high:+.2f})"
+
+
 def _cell(values: Mapping[str, Sequence[float]], key: str, decimals: int) -> str:
     name = key.removeprefix("median:")
     if name not in values:

@@ -244,8 +244,7 @@ def _panels(scenes: Sequence[Scene], videos: dict[str, np.ndarray]) -> list[list
 
 def _markdown(world: World, results: dict[str, Any], table: report.Table) -> str:
     gains = "\n".join(
-        f"- {text}: {results[key]['mean']:+.2f} dB (95 % {results[key]['ci95_low']:+.2f} to "
-        f"{results[key]['ci95_high']:+.2f}), paired over views"
+        f"- {text}: {report.interval(results[key])}, paired over views"
         for key, text in (
             ("gain_on_over_off", "memory on over memory off"),
             ("gain_on_over_read", "memory on over the decoded read"),

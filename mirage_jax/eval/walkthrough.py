@@ -1,8 +1,8 @@
 """One walk through one scene, measured: what `mirage generate` does.
 
-Rolls out along a path, repeats it with memory switched off where that is wanted, measures the return where the path
-closes, and writes video, contact sheet, cameras, memory, point cloud and metrics. State is saved after every chunk, so
-a stopped walk goes on where it was.
+Rolls out along a path, repeats it with memory switched off where that is wanted, measures the
+return where the path closes, and writes video, contact sheet, cameras, memory, point cloud and
+metrics. State is saved after every chunk, so a stopped walk goes on where it was.
 Read next: `mirage_jax/rollout/loop.py`, `mirage_jax/eval/revisit.py` (the same over many scenes).
 """
 
@@ -30,7 +30,7 @@ from mirage_jax.rollout.scene import Scene
 from mirage_jax.rollout.world import World
 
 Say = Callable[[str], None]
-# Frames of the still clip that measures the codec's ceiling: its last latent frame has one like it before.
+# Latent frames of the still clip that measures the ceiling: its last has one like it before.
 _STILL_LATENTS = 3
 
 
@@ -64,7 +64,12 @@ class _Walk:
 
 
 def walk(
-    world: World, scene: Scene, cameras: Camera, config: WalkConfig, directory: Path, say: Say = lambda line: None
+    world: World,
+    scene: Scene,
+    cameras: Camera,
+    config: WalkConfig,
+    directory: Path,
+    say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Walk along cameras through a scene and write everything into a folder.
 
@@ -96,7 +101,10 @@ def walk(
     _write_sheet(directory / outputs.SHEET, world, scene, cameras, main, other)
     metrics["seed"] = config.seed
     metrics["frames"] = int(main.frames.shape[0])
-    metrics["config"] = {"world": config_lib.to_dict(world.spec), "walk": dataclasses.asdict(config)}
+    metrics["config"] = {
+        "world": config_lib.to_dict(world.spec),
+        "walk": dataclasses.asdict(config),
+    }
     metrics["seconds"]["total"] = time.perf_counter() - began
     metrics = report.jsonable(metrics)
     outputs.write_metrics(directory, metrics)
@@ -104,7 +112,13 @@ def walk(
 
 
 def _run(
-    world: World, steps: ChunkSteps, start: Start, cameras: Camera, config: WalkConfig, state_path: Path | None, say: Say
+    world: World,
+    steps: ChunkSteps,
+    start: Start,
+    cameras: Camera,
+    config: WalkConfig,
+    state_path: Path | None,
+    say: Say,
 ) -> _Walk:
     run = RolloutConfig(seed=config.seed, memory=config.memory)
     mark = state_files.fingerprint(world, start, cameras, run)
@@ -123,8 +137,8 @@ def _run(
         if state_path is not None:
             state_files.save_state(state_path, state, mark)
         say(
-            f"chunk {state.next_chunk}/{len(plan)} frames={result.chunk.stop} rows={int(result.rows[0])} "
-            f"seconds={sum(result.seconds.values()):.1f}"
+            f"chunk {state.next_chunk}/{len(plan)} frames={result.chunk.stop} "
+            f"rows={int(result.rows[0])} seconds={sum(result.seconds.values()):.1f}"
         )
     return _Walk(state, results, memories, decode_latents(world, state.latents)[0])
 
@@ -133,7 +147,14 @@ def _revisit(
     world: World, scene: Scene, cameras: Camera, main: _Walk, other: _Walk | None, memory: bool
 ) -> dict[str, Any]:
     """Score the last frame against the input; every value is None where the path does not close."""
-    keys = ("psnr_on", "psnr_off", "psnr_ceiling", "ssim_on", "displacement_px", "displacement_median_px")
+    keys = (
+        "psnr_on",
+        "psnr_off",
+        "psnr_ceiling",
+        "ssim_on",
+        "displacement_px",
+        "displacement_median_px",
+    )
     scores: dict[str, Any] = dict.fromkeys(keys)
     if not closes(cameras):
         return scores
@@ -167,12 +188,19 @@ def _write_sheet(
         latents = np.concatenate([main.state.latents[:, : -base.shape[1]], base], axis=1)
         titles.append("what the memory read looked like")
         pictures.append(decode_latents(world, latents)[0, -1])
-    sheet.write_sheet(path, [pictures], titles, f"{scene.name}, {len(main.frames)} frames, world {world.spec.name}")
+    sheet.write_sheet(
+        path,
+        [pictures],
+        titles,
+        f"{scene.name}, {len(main.frames)} frames, world {world.spec.name}",
+    )
 
 
 def farthest_frame(cameras: Camera) -> int:
-    """Return the frame whose camera differs most from the first: angle in radians plus relative travel."""
+    """Return the frame whose camera differs most from the first: radians plus relative travel."""
     first, pose = cameras.cam_to_world[0], cameras.cam_to_world
     cosine = (np.einsum("ij,fij->f", first[:3, :3], pose[:, :3, :3]) - 1.0) / 2.0
     travel = np.linalg.norm(pose[:, :3, 3] - first[:3, 3], axis=-1)
-    return int(np.argmax(np.arccos(np.clip(cosine, -1.0, 1.0)) + travel / max(float(travel.max()), 1e-9)))
+    return int(
+        np.argmax(np.arccos(np.clip(cosine, -1.0, 1.0)) + travel / max(float(travel.max()), 1e-9))
+    )

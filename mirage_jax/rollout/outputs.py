@@ -52,7 +52,9 @@ def write_rollout(
     memory_files.export_ply(directory / POINTS, memory)
 
 
-def chunk_metrics(results: Sequence[ChunkResult], memories: Sequence[LatentMemory]) -> dict[str, Any]:
+def chunk_metrics(
+    results: Sequence[ChunkResult], memories: Sequence[LatentMemory]
+) -> dict[str, Any]:
     """Return timings and memory sizes by chunk.
 
     Args:
@@ -60,7 +62,8 @@ def chunk_metrics(results: Sequence[ChunkResult], memories: Sequence[LatentMemor
         memories: one memory after each chunk.
 
     Returns:
-        `seconds.chunks` (one mapping step -> seconds each) and `memory` (bytes, rows and dropped rows by chunk).
+        `seconds.chunks` (one mapping step -> seconds each) and `memory` (bytes, rows and dropped
+        rows by chunk).
     """
     return {
         "seconds": {"chunks": [result.seconds for result in results]},

@@ -1,8 +1,10 @@
 """What `--path` may say: a preset, keys to press, a camera file, or the scene's own recorded path.
 
-Every path starts at the scene's camera; a camera file is moved so that its first camera does. Lengths of presets and
-keys follow the scene's typical depth. Frame counts are rounded up to 1 + 4n by standing still at the end.
-Read next: `mirage_jax/geometry/trajectories.py`, `mirage_jax/geometry/keys.py`, `mirage_jax/geometry/camera_files.py`.
+Every path starts at the scene's camera; a camera file is moved so that its first camera does.
+Lengths of presets and keys follow the scene's typical depth. Frame counts are rounded up to 1 + 4n
+by standing still at the end.
+Read next: `mirage_jax/geometry/trajectories.py`, `mirage_jax/geometry/keys.py`,
+`mirage_jax/geometry/camera_files.py`.
 """
 
 from __future__ import annotations
@@ -59,8 +61,8 @@ def resolve_path(
     if text == RECORDED:
         if scene.path is None:
             raise ValueError(
-                f"--path: got 'recorded' but the scene {scene.name!r} holds one camera, expected a geometry.npz "
-                f"with a path; choose one of {', '.join(PRESETS)}"
+                f"--path: got 'recorded' but the scene {scene.name!r} holds one camera, expected a "
+                f"geometry.npz with a path; choose one of {', '.join(PRESETS)}"
             )
         cameras = scene.path
     elif Path(text).is_file():
@@ -69,9 +71,12 @@ def resolve_path(
         cameras = trajectory_from_keys(text, scene.camera, typical_depth(scene))
     else:
         near = difflib.get_close_matches(text, PRESETS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"presets: {', '.join(PRESETS)}, {RECORDED}"
+        hint = (
+            f"did you mean {near[0]!r}?" if near else f"presets: {', '.join(PRESETS)}, {RECORDED}"
+        )
         raise ValueError(
-            f'--path: got {text!r}, expected a preset, keys such as "w*16 l*24", or an existing camera file; {hint}'
+            f'--path: got {text!r}, expected a preset, keys such as "w*16 l*24", or an existing '
+            f"camera file; {hint}"
         )
     return _with_length(cameras, frames or len(cameras.cam_to_world), temporal_stride)
 
@@ -84,7 +89,7 @@ def typical_depth(scene: Scene) -> float:
 
 
 def closes(cameras: Camera, tolerance: float = 1e-4) -> bool:
-    """Return True where the last camera stands where the first did, relative to the path's length."""
+    """Return True if the path moves and its last camera stands where the first did."""
     first, last = cameras.cam_to_world[0], cameras.cam_to_world[-1]
     steps = np.diff(cameras.cam_to_world[:, :3, 3], axis=0)
     length = float(np.linalg.norm(steps, axis=-1).sum())
@@ -94,11 +99,13 @@ def closes(cameras: Camera, tolerance: float = 1e-4) -> bool:
 
 
 def _from_file(path: Path, scene: Scene) -> Camera:
-    """Read cameras, move them to the scene's start and give them the scene's intrinsics where they have none."""
+    """Read cameras, move them to the scene's start; files without intrinsics get the scene's."""
     intrinsics = np.asarray(scene.camera.intrinsics)
     cameras, hw = load_cameras(path, intrinsics)
     if hw is not None and hw != scene.depth.shape:
-        cameras = cameras._replace(intrinsics=rescale_intrinsics(cameras.intrinsics, hw, scene.depth.shape))
+        cameras = cameras._replace(
+            intrinsics=rescale_intrinsics(cameras.intrinsics, hw, scene.depth.shape)
+        )
     move = compose(np.asarray(scene.camera.cam_to_world), invert_rigid(cameras.cam_to_world[0]))
     moved = compose(move[None], cameras.cam_to_world)
     # The start is the scene's camera to the last bit, so that a path which closes still does.
@@ -114,6 +121,10 @@ def _with_length(cameras: Camera, frames: int, stride: int) -> ResolvedPath:
     if wanted != frames:
         notes.append(f"{frames} frames rounded up to {wanted}: the codec makes 1 + {stride}n")
     if have < frames:
-        notes.append(f"the path has {have} cameras: standing still at its end for {wanted - have} frames")
+        notes.append(
+            f"the path has {have} cameras: standing still at its end for {wanted - have} frames"
+        )
     order = np.minimum(np.arange(wanted), have - 1)
-    return ResolvedPath(Camera(*(np.asarray(leaf, np.float32)[order] for leaf in cameras)), tuple(notes))
+    return ResolvedPath(
+        Camera(*(np.asarray(leaf, np.float32)[order] for leaf in cameras)), tuple(notes)
+    )

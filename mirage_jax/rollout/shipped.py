@@ -21,7 +21,7 @@ def scene_names() -> list[str]:
 
 
 def find_scene(text: str | None) -> Path:
-    """Return the file of a scene given as a path, as a shipped name, or not at all (the first shipped one).
+    """Return the file of a scene given as a path or shipped name; None is the first shipped one.
 
     Raises:
         FileNotFoundError: there is no such file or name.
@@ -36,5 +36,6 @@ def find_scene(text: str | None) -> Path:
     near = difflib.get_close_matches(text or "", names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"shipped scenes: {', '.join(names) or 'none'}"
     raise FileNotFoundError(
-        f"--scene: got {text!r}, expected a geometry.npz, a folder with one, a picture or a shipped scene; {hint}"
+        f"--scene: got {text!r}, expected a geometry.npz, a folder with one, a picture or "
+        f"a shipped scene; {hint}"
     )
