@@ -168,7 +168,7 @@ def _gather(
 def _angle_between(
     first: Float[jax.Array, "*batch 3"], second: Float[jax.Array, "*batch 3"]
 ) -> Float[jax.Array, "*batch"]:
-    """Return the angle in radians from the chord: exactly 0 for equal vectors, unlike arccos."""
+    """Return the angle in radians from the chord, which is accurate near 0 where arccos is not."""
     chord = jnp.linalg.norm(_unit(first) - _unit(second), axis=-1)
     return 2 * jnp.arcsin(jnp.minimum(chord / 2, 1.0))
 

@@ -8,13 +8,13 @@ Gradients flow through tokens. Rows keep their order: frame by frame, row-major 
 Read next: `read.py`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Int32
 
-from mirage_jax.geometry.camera import Camera, camera_center, index_camera
+from mirage_jax.geometry.camera import Camera, camera_center
 from mirage_jax.geometry.depth import edge_validity
 from mirage_jax.geometry.projection import unproject
 from mirage_jax.memory.read import read
@@ -100,8 +100,8 @@ def write(
 
     "append": rows follow each other until the capacity is reached; later ones are dropped.
     "voxel": of all rows in one voxel the last written stays and moves to the end of the order. A
-    voxel that is stored already always keeps a row; new voxels are taken in order while there is
-    room. Assumes that all earlier writes used the same voxel size.
+    voxel that is stored already always keeps a row; new voxels are taken in the order of their
+    newest rows while there is room. Assumes that all earlier writes used the same voxel size.
 
     Args:
         memory: One memory.
@@ -176,18 +176,17 @@ def write_frames(
         return write(memory, rows, config)
     _check_frames(latents, depth, keep, camera, config)
     times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), depth.shape[:1])
-    camera = jax.tree.map(jnp.asarray, camera)
 
-    def one_frame(memory: LatentMemory, frame: jax.Array) -> tuple[LatentMemory, WriteReport]:
-        part = frame + jnp.arange(1)
-        view = index_camera(camera, part)
-        rows = unproject_rows(latents[part], depth[part], keep[part], view, config, times[part])
-        fresh = unseen(memory, depth[part], view, config).reshape(-1)
+    def one_frame(memory: LatentMemory, frame: Any) -> tuple[LatentMemory, WriteReport]:
+        latents, depth, keep, camera, time = frame
+        rows = unproject_rows(latents, depth, keep, camera, config, time)
+        fresh = unseen(memory, depth, camera, config).reshape(-1)
         held_back = _count(rows.keep & ~fresh)
         memory, report = write(memory, rows._replace(keep=rows.keep & fresh), config)
         return memory, report._replace(merged=report.merged + held_back)
 
-    memory, reports = jax.lax.scan(one_frame, memory, jnp.arange(depth.shape[0]))
+    frames = jax.tree.map(lambda leaf: leaf[:, None], (latents, depth, keep, camera, times))
+    memory, reports = jax.lax.scan(one_frame, memory, frames)
     return memory, jax.tree.map(lambda counts: jnp.sum(counts, dtype=jnp.int32), reports)
 
 

@@ -1,0 +1,239 @@
+"""Memories on disk: safetensors to continue from, PLY to look at.
+
+Conventions: only rows in use are stored, so a file is as large as what is remembered; a loaded
+memory is bit-exact, since unused rows are zero by rule. Files appear whole or not at all: they are
+written beside their place and moved there. Nothing is pickled, and names, types and shapes are
+checked from the header before any table is read.
+
+Read next: `state.py`.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+from plyfile import PlyData, PlyElement
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialize
+
+from mirage_jax import config as config_lib
+from mirage_jax.memory.state import LatentMemory, MemoryConfig, check_memory
+
+_FORMAT = "mirage_jax.memory.v1"
+_TABLES = ("positions", "tokens", "origin", "depth", "time")
+_STORED_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int32": "I32"}
+# Fields that say how the stored rows came about; reading with others gives shifted or mixed rows.
+_BINDING = ("channels", "token_dtype", "half_cell", "retention", "voxel_size")
+
+
+class MemoryBytes(NamedTuple):
+    """Bytes of the rows in use, and of the whole table."""
+
+    used: int
+    capacity: int
+
+
+def nbytes(memory: LatentMemory) -> MemoryBytes:
+    """Return how many bytes the rows in use and the whole table take; batches are summed."""
+    tables = [getattr(memory, name) for name in _TABLES]
+    capacity = sum(table.nbytes for table in tables)
+    rows = memory.depth.size
+    return MemoryBytes(capacity // rows * int(np.sum(np.asarray(memory.count))), capacity)
+
+
+def save(path: str | os.PathLike[str], memory: LatentMemory, config: MemoryConfig) -> None:
+    """Write one memory to a safetensors file; an interrupted save leaves the old file untouched.
+
+    Args:
+        path: Where to write; missing folders are made.
+        memory: One memory, not a stack.
+        config: Its config, stored beside it.
+
+    Raises:
+        ValueError: If memory and config do not agree.
+    """
+    check_memory(memory, config, "save memory")
+    count = int(memory.count)
+    rows = {
+        name: np.ascontiguousarray(np.asarray(getattr(memory, name))[:count]) for name in _TABLES
+    }
+    header = {
+        "format": _FORMAT,
+        "config": json.dumps(config_lib.to_dict(config)),
+        "count": str(count),
+        "dropped": str(int(memory.dropped)),
+    }
+    _write_whole(Path(path), lambda file: file.write(serialize(rows, metadata=header)))
+
+
+def load(
+    path: str | os.PathLike[str], config: MemoryConfig | None = None
+) -> tuple[LatentMemory, MemoryConfig]:
+    """Read a memory from a file written by `save`.
+
+    Args:
+        path: The file.
+        config: Config to continue with; None takes the stored one. It may change the capacity and
+            how the memory is read, but not the conventions its rows were written by.
+
+    Returns:
+        The memory at the config's capacity, and that config.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a whole memory file, or does not fit the config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"load memory: no file at {path}; give the path that `save` wrote to."
+        )
+    try:
+        with safe_open(path, "numpy") as file:
+            count, dropped, stored = _parse_header(path, file.metadata() or {})
+            config = stored if config is None else config
+            _check_config(path, config, stored, count)
+            _check_tables(path, file, stored, count)
+            tables = [_pad_rows(file.get_tensor(name), config.capacity) for name in _TABLES]
+    except SafetensorError as error:
+        raise ValueError(
+            f"load memory: {path} is not a whole safetensors file ({error}); it may be truncated, "
+            "save it again."
+        ) from error
+    tail = [jnp.asarray(value, jnp.int32) for value in (count, dropped)]
+    return LatentMemory._make([*(jnp.asarray(table) for table in tables), *tail]), config
+
+
+def export_ply(
+    path: str | os.PathLike[str],
+    memory: LatentMemory,
+    colors: UInt8[np.ndarray, "n 3"] | None = None,
+) -> None:
+    """Write the rows in use as a coloured point cloud (binary PLY), for any mesh viewer.
+
+    Args:
+        path: Where to write; missing folders are made.
+        memory: One memory.
+        colors: RGB of each row in use. None shows the tokens in false colours: their three leading
+            principal components.
+
+    Raises:
+        ValueError: If `colors` is not one RGB triple per row in use.
+        TypeError: If `colors` is not uint8.
+    """
+    count = int(memory.count)
+    positions = np.asarray(memory.positions)[:count]
+    if colors is None:
+        colors = _false_colors(np.asarray(memory.tokens)[:count].astype(np.float32))
+    colors = np.asarray(colors)
+    if colors.shape != (count, 3):
+        raise ValueError(
+            f"export_ply: colors has shape {list(colors.shape)}, expected [{count}, 3], one RGB "
+            "triple for each row in use."
+        )
+    if colors.dtype != np.uint8:
+        raise TypeError(f"export_ply: colors has dtype {colors.dtype}, expected uint8 in 0..255.")
+    fields = [(axis, "f4") for axis in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")]
+    vertices = np.empty(count, fields)
+    columns = [*positions.T, *colors.T]
+    for (name, _), column in zip(fields, columns, strict=True):
+        vertices[name] = column
+    data = PlyData([PlyElement.describe(vertices, "vertex")], text=False)
+    _write_whole(Path(path), data.write)
+
+
+def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write beside the place and move there, so that a reader sees the old or the new file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner may read.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _parse_header(path: Path, header: dict[str, str]) -> tuple[int, int, MemoryConfig]:
+    """Return count, dropped and config of a file, or say that it is not a memory."""
+    if header.get("format") != _FORMAT:
+        raise ValueError(
+            f"load memory: {path} has format {header.get('format')!r}, expected {_FORMAT!r}; it is "
+            "another kind of safetensors file."
+        )
+    try:
+        config = config_lib.from_dict(MemoryConfig, json.loads(header["config"]))
+        return int(header["count"]), int(header["dropped"]), config
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"load memory: the header of {path} is damaged ({error}); save the memory again."
+        ) from error
+
+
+def _check_config(path: Path, config: MemoryConfig, stored: MemoryConfig, count: int) -> None:
+    """Raise ValueError if rows written under `stored` cannot live under `config`."""
+    for name in _BINDING:
+        got, expected = getattr(config, name), getattr(stored, name)
+        if got != expected:
+            raise ValueError(
+                f"load memory: config.{name} is {got!r}, but {path} was written with "
+                f"{expected!r}; use the stored value."
+            )
+    if not 0 <= count <= config.capacity:
+        raise ValueError(
+            f"load memory: {path} holds {count} rows, config.capacity is {config.capacity}; raise "
+            "the capacity."
+        )
+
+
+def _check_tables(path: Path, file: Any, stored: MemoryConfig, count: int) -> None:
+    """Compare the file's names, types and shapes with what its header promises."""
+    expected = {
+        "positions": ("float32", [count, 3]),
+        "tokens": (stored.token_dtype, [count, stored.channels]),
+        "origin": ("float32", [count, 3]),
+        "depth": ("float32", [count]),
+        "time": ("int32", [count]),
+    }
+    names = set(file.keys())
+    if names != set(expected):
+        raise ValueError(
+            f"load memory: {path} lacks {sorted(set(expected) - names)} and has unexpected "
+            f"{sorted(names - set(expected))}; expected exactly {sorted(expected)}."
+        )
+    for name, (dtype, shape) in expected.items():
+        table = file.get_slice(name)
+        if table.get_shape() != shape or table.get_dtype() != _STORED_DTYPES[dtype]:
+            raise ValueError(
+                f"load memory: '{name}' in {path} is {table.get_dtype()}{table.get_shape()}, "
+                f"expected {_STORED_DTYPES[dtype]}{shape}; save the memory again."
+            )
+
+
+def _pad_rows(rows: np.ndarray, capacity: int) -> np.ndarray:
+    """Return the rows followed by zero rows up to the capacity."""
+    table = np.zeros((capacity, *rows.shape[1:]), rows.dtype)
+    table[: len(rows)] = rows
+    return table
+
+
+def _false_colors(tokens: np.ndarray) -> np.ndarray:
+    """Map tokens to RGB by their three leading principal components, two sigma to either side."""
+    centered = tokens - tokens.mean(axis=0) if len(tokens) else tokens
+    _, vectors = np.linalg.eigh(centered.T @ centered)
+    parts = centered @ vectors[:, ::-1][:, :3]
+    spread = parts.std(axis=0) if len(tokens) else np.ones(parts.shape[1])
+    shade = np.zeros((len(tokens), 3), np.float32)
+    shade[:, : parts.shape[1]] = parts / np.maximum(spread, 1e-12)
+    return np.clip(127.5 + 63.75 * shade, 0, 255).astype(np.uint8)
