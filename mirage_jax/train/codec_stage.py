@@ -51,10 +51,12 @@ class CodecObjective:
         self._apply = jax.jit(functools.partial(functional.apply, self.codec))
 
     def init(self) -> Any:
+        """Return the parameters before step 0."""
         params = functional.init(self.codec, key_for(self._seed, 0, Purpose.INIT_CODEC))
         return pca.fit(self.codec, params, self._pca_crops())
 
     def batch(self, step: int) -> Batch:
+        """Return the host arrays of `step`."""
         rng = generator_for(self._seed, step, Purpose.CLIP_WINDOW)
         chosen = clip_indices(len(self._clips), seed=self._seed, step=step, batch=self.stage.batch)
         return {
@@ -64,6 +66,7 @@ class CodecObjective:
     def loss(
         self, params: Any, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the scalar loss and metrics."""
         del key  # the codec draws nothing
         video = batch["video"].astype(jnp.float32) / 127.5 - 1.0
         error = functional.apply(self.codec, params, video) - video
@@ -78,6 +81,7 @@ class CodecObjective:
         }
 
     def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
+        """Score the moving average on the fixed clips and write pictures."""
         truth = self._val.astype(np.float32) / 127.5 - 1.0
         output = np.concatenate([np.asarray(self._apply(params, clip[None])) for clip in truth])
         scores = psnr(output, truth)
@@ -96,6 +100,7 @@ class CodecObjective:
         }
 
     def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
+        """Write the moving average; return the files."""
         path = workdir / "codec.safetensors"
         files.save_params(path, params, {"config": config_lib.to_dict(self.codec), "step": step})
         return [path]

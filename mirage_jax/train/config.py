@@ -261,7 +261,10 @@ def load_values(path: str) -> dict[str, Any]:
 
 
 def replace(world: WorldConfig, overrides: dict[str, Any]) -> WorldConfig:
-    """Return the config with some values replaced; keys are dotted, e.g. {"codec_train.steps": 10}."""
+    """Return the config with some values replaced.
+
+    Keys are dotted, e.g. {"codec_train.steps": 10}.
+    """
     values = to_dict(world)
     for key, value in overrides.items():
         *parents, last = key.split(".")

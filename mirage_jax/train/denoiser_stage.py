@@ -3,7 +3,8 @@
 Loss: squared error of the predicted clean latents, channels weighted by what they cost in pixels,
 over target frames 1 onwards; plus the same of the read alone, so that the learned read is taught
 directly. First chunks (no preceding frames) and later ones share every batch, as rows of it, so the
-step is compiled once. Read next: `mirage_jax/train/windows.py`, `mirage_jax/train/window_inputs.py`.
+step is compiled once. Read next: `mirage_jax/train/windows.py`,
+`mirage_jax/train/window_inputs.py`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class DenoiserObjective:
         self._predict = jax.jit(self._validation_latents, static_argnames="first")
 
     def init(self) -> Any:
+        """Return the parameters before step 0."""
         world = self._world
         params = {
             "denoiser": functional.init(
@@ -62,6 +64,7 @@ class DenoiserObjective:
         return params
 
     def batch(self, step: int) -> Batch:
+        """Return the host arrays of `step`."""
         return windows.draw_batch(
             self._latents,
             self.stage.windows,
@@ -74,11 +77,10 @@ class DenoiserObjective:
     def loss(
         self, params: Any, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the scalar loss and metrics."""
         look_key, sigma_key, noise_key = jax.random.split(key, 3)
         seen = window_inputs.look(self._world, params, batch, look_key, self.stage.noise)
-        sigma = flow.draw_sigma(
-            sigma_key, *seen.target.shape[:2], config=self.stage.flow
-        )
+        sigma = flow.draw_sigma(sigma_key, *seen.target.shape[:2], config=self.stage.flow)
         noise = jax.random.normal(noise_key, seen.target.shape)
         noisy = flow.add_noise(seen.target, noise, sigma)
         clean = self._estimate(params, seen, noisy, sigma)
@@ -95,6 +97,7 @@ class DenoiserObjective:
         return loss, metrics
 
     def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
+        """Score the moving average on the fixed clips and write pictures."""
         predictions: dict[str, list[Any]] = {}
         for index, (batch, first) in enumerate(self._val.batches):
             noise_key = key_for(self._seed, index, Purpose.VALIDATION)
@@ -104,6 +107,7 @@ class DenoiserObjective:
         return score_pictures(self._codec, self._val, predictions, path)
 
     def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
+        """Write the moving average; return the files."""
         paths = []
         for name, tree in params.items():
             path = workdir / f"{name}.safetensors"
@@ -147,9 +151,7 @@ class DenoiserObjective:
         noise = jax.random.normal(key, seen.target.shape)
         ones = jnp.ones(noise.shape[:2])
         velocity = world_model.predict_velocity(self._world, params, noise, ones, inputs)
-        sample = world_model.sample_chunk(
-            self._world, params, inputs, noise, self._world.sampling
-        )
+        sample = world_model.sample_chunk(self._world, params, inputs, noise, self._world.sampling)
         start = seen.first[:, None]
         return {
             "ceiling": seen.target,

@@ -46,10 +46,12 @@ class DepthObjective:
         self._predict = jax.jit(self._validation_depth)
 
     def init(self) -> Any:
+        """Return the parameters before step 0."""
         key = key_for(self._seed, 0, Purpose.INIT_DEPTH_HEAD)
         return functional.init(self._world.depth_head, key)
 
     def batch(self, step: int) -> Batch:
+        """Return the host arrays of `step`."""
         return windows.draw_batch(
             self._latents,
             self.stage.windows,
@@ -62,6 +64,7 @@ class DepthObjective:
     def loss(
         self, params: Any, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the scalar loss and metrics."""
         look_key, level_key, noise_key = jax.random.split(key, 3)
         seen = window_inputs.look(self._world, {}, batch, look_key, self.stage.noise)
         level = self.stage.latent_noise * jax.random.uniform(level_key, (len(seen.target),))
@@ -83,6 +86,7 @@ class DepthObjective:
         return depth_loss + self.stage.sky_weight * sky_loss, metrics
 
     def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
+        """Score the moving average on the fixed clips and write pictures."""
         errors, sky_right, rows = [], [], []
         for batch, _ in self._val.batches:
             log_depth, sky = (np.asarray(x) for x in self._predict(params, batch))
@@ -103,6 +107,7 @@ class DepthObjective:
         }
 
     def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
+        """Write the moving average; return the files."""
         path = workdir / "depth.safetensors"
         files.save_params(path, params, {"config": self.model, "step": step})
         return [path]

@@ -172,9 +172,7 @@ def mirrored_pair(camera: Camera, width: int) -> Camera:
     flipped = camera.intrinsics.copy()
     flipped[..., 0, 2] = width - flipped[..., 0, 2]
     flipped[..., 0, 1] = -flipped[..., 0, 1]
-    return Camera(
-        np.stack([camera.cam_to_world, turned]), np.stack([camera.intrinsics, flipped])
-    )
+    return Camera(np.stack([camera.cam_to_world, turned]), np.stack([camera.intrinsics, flipped]))
 
 
 _MASKS = ("depth", "kind", "sprite", "moving")

@@ -1,4 +1,6 @@
-"""Builds the objective of a stage from the config: opens the clips and, after the codec, the cached latents.
+"""Builds the objective of a stage from the config.
+
+Opens the clips and, after the codec, the cached latents.
 
 Read next: `mirage_jax/train/objective.py`.
 """

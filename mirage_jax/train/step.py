@@ -1,7 +1,8 @@
 """One update: loss, gradient, AdamW, moving average; jitted once, state donated.
 
-Conventions: the draw of step N uses `key_for(seed, N, Purpose.TRAIN_LOSS)`, so no key is carried. A step whose loss or gradient is
-not finite changes nothing but `step` and reports `skipped` = 1. Read next: `mirage_jax/train/loop.py`.
+Conventions: the draw of step N uses `key_for(seed, N, Purpose.TRAIN_LOSS)`, so no key is carried. A
+step whose loss or gradient is not finite changes nothing but `step` and reports `skipped` = 1. Read
+next: `mirage_jax/train/loop.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ StepFn = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 def make_step(
     loss_fn: LossFn, optimizer: optax.GradientTransformation, stage: StageConfig, seed: int
 ) -> StepFn:
-    """Return the jitted function (state, batch) -> (state, metrics); the state passed in may not be used again.
+    """Return the jitted function (state, batch) -> (state, metrics).
+
+    The state passed in may not be used again.
 
     Args:
         loss_fn: (params, batch, key) -> (scalar loss, dict of scalar metrics); pure.
@@ -57,7 +60,10 @@ def make_step(
 
 
 def _average(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
-    """Move the average towards `params`; early steps forget faster: min(decay, (1 + n) / (10 + n))."""
+    """Move the average towards `params`.
+
+    Early steps forget faster: min(decay, (1 + n) / (10 + n)).
+    """
     done = step.astype(jnp.float32)
     weight = 1.0 - jnp.minimum(decay, (1.0 + done) / (10.0 + done))
     return jax.tree.map(lambda e, p: e + weight * (p - e), ema, params)

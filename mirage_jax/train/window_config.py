@@ -1,6 +1,7 @@
 """Settings of training windows: how they are drawn and how noisy they are made.
 
-Read next: `mirage_jax/train/windows.py` (the draw), `mirage_jax/train/window_inputs.py` (the noise).
+Read next: `mirage_jax/train/windows.py` (the draw), `mirage_jax/train/window_inputs.py` (the
+noise).
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ class WindowConfig:
 
     def __post_init__(self) -> None:
         if self.memory_frames < 1:
-            raise ValueError(
-                f"windows.memory_frames: got {self.memory_frames}, expected 1 or more"
-            )
+            raise ValueError(f"windows.memory_frames: got {self.memory_frames}, expected 1 or more")
         for name in ("first_fraction", "return_fraction", "memory_off"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(

@@ -40,9 +40,7 @@ def with_memory_for(world: WorldConfig, memory_frames: int) -> WorldConfig:
     """Return the config with a memory just large enough for the frames of a training window."""
     height, width = world.grid_hw
     capacity = memory_frames * height * width
-    return dataclasses.replace(
-        world, memory=dataclasses.replace(world.memory, capacity=capacity)
-    )
+    return dataclasses.replace(world, memory=dataclasses.replace(world.memory, capacity=capacity))
 
 
 def look(
@@ -91,9 +89,7 @@ def chunk_rows(seen: Seen, rows: slice, preceding: int) -> world_model.ChunkInpu
     """Return the denoiser's inputs for some rows of a batch, with that many preceding frames."""
     frames = seen.target.shape[1] + preceding
     observation = jax.tree.map(lambda leaf: leaf[rows, :frames], seen.observation)
-    return world_model.chunk_inputs(
-        seen.first[rows], seen.preceding[rows, :preceding], observation
-    )
+    return world_model.chunk_inputs(seen.first[rows], seen.preceding[rows, :preceding], observation)
 
 
 def _with_noise(latents: jax.Array, key: jax.Array, most: float) -> jax.Array:
