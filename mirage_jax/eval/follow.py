@@ -93,14 +93,16 @@ def evaluate_following(
     """
     began = time.perf_counter()
     scenes = [fit_scene(scene, world.spec.frame_hw) for scene in _pick_clips(clips, config)]
-    steps, table, by_distance, panels = ChunkSteps(world), {}, {}, []
+    steps, panels = ChunkSteps(world), []
+    table: dict[str, dict[str, list[float]]] = {}
+    by_distance: dict[str, dict[str, list[float]]] = {}
     for first in range(0, len(scenes), config.batch):
         part = scenes[first : first + config.batch]
         videos, seen = follow_videos(world, part, config.frames, config.seed + first, steps)
         _score(world, part, videos, seen, table, by_distance)
         panels += [
             [
-                part[0].frames[config.frames // 2],
+                _recording(part[0], config.frames)[1][config.frames // 2],
                 *(videos[row][0, config.frames // 2] for row in videos),
             ]
         ]
@@ -144,7 +146,7 @@ def follow_videos(
         frame 1 on.
     """
     start = stack_starts(scenes)
-    cameras = stack_cameras([_recorded(scene, frames) for scene in scenes])
+    cameras = stack_cameras([_recording(scene, frames)[0] for scene in scenes])
     latents, visibility = {}, np.zeros(())
     for row, memory in ((SAMPLE, True), (OFF, False)):
         results = list(
@@ -159,7 +161,7 @@ def follow_videos(
             }
             visibility = np.concatenate([result.visibility for result in results], axis=1)
     videos = {row: decode_latents(world, value) for row, value in (latents | reads).items()}
-    truth = np.stack([scene.frames[:frames] for scene in scenes])
+    truth = np.stack([_recording(scene, frames)[1] for scene in scenes])
     videos[COPY] = np.repeat(start.image[:, None], frames, axis=1)
     videos[CEILING] = reconstruct(world, truth)
     return videos, visibility
@@ -192,11 +194,11 @@ def _score(world: World, scenes, videos, seen, table, by_distance) -> None:
     frames, stride = videos[SAMPLE].shape[1], world.spec.chunk.temporal_stride
     cell = world.spec.frame_hw[0] // seen.shape[2]
     for i, scene in enumerate(scenes):
-        truth, keyframes = scene.frames[:frames], slice(stride, frames, stride)
+        cameras, truth = _recording(scene, frames)
+        keyframes = slice(stride, frames, stride)
         mask = seen[i].repeat(cell, axis=1).repeat(cell, axis=2)
         bins = np.digitize(
-            written_view_distance(world, _recorded(scene, frames), typical_depth(scene)),
-            DISTANCE_EDGES,
+            written_view_distance(world, cameras, typical_depth(scene)), DISTANCE_EDGES
         )
         for row, video in videos.items():
             key_video, key_truth = video[i][keyframes], truth[keyframes]
@@ -235,8 +237,14 @@ def _group_name(group: int) -> str:
     )
 
 
-def _recorded(scene: Scene, frames: int) -> Camera:
-    return index_camera(scene.path, slice(0, frames))
+def _recording(scene: Scene, frames: int) -> tuple[Camera, np.ndarray]:
+    """Return the first recorded cameras [frames] and pictures [frames, H, W, 3]."""
+    if scene.path is None or scene.frames is None:
+        raise ValueError(
+            f"scene {scene.name}: got no recorded path or pictures, expected both to follow it; "
+            "take scenes from a recorded split"
+        )
+    return index_camera(scene.path, slice(0, frames)), scene.frames[:frames]
 
 
 def _pick_clips(clips: Sequence[Any], config: FollowConfig) -> list[Scene]:

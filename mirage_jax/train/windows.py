@@ -33,12 +33,12 @@ class MemoryFrame(NamedTuple):
 
     Attributes:
         backwards: 1 if it belongs to the clip played the other way than the targets.
-        index: latent frame, counted in its own playing direction.
+        position: latent frame, counted in its own playing direction.
         single: whether it is encoded on its own.
     """
 
     backwards: int
-    index: int
+    position: int
     single: bool
 
 
@@ -172,10 +172,10 @@ def _gather_one(latents: Latents, window: Window, chunk: ChunkConfig, slots: int
     indices, stored = [], []
     for frame in filler + frames:
         direction = window.direction ^ frame.backwards
-        index = int(_forward(latents, direction, np.array(frame.index)))
+        index = int(_forward(latents, direction, np.array(frame.position)))
         indices.append(index)
         single = latents.single[place][index]
-        stored.append(single if frame.single else video[direction, frame.index])
+        stored.append(single if frame.single else video[direction, frame.position])
     return batch | {
         "memory_latents": np.stack(stored),
         "memory_depth": latents.depth[place][indices],
