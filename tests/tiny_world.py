@@ -1,8 +1,7 @@
-"""A world of a few thousand parameters, drawn at random, and a flat scene: for tests of rollout and evaluation."""
+"""A tiny world of random weights and a flat scene, for tests of rollout and evaluation."""
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +15,7 @@ from mirage_jax.models.config import ChunkConfig
 from mirage_jax.models.denoiser import DenoiserConfig
 from mirage_jax.models.depth_head import DepthHeadConfig
 from mirage_jax.models.learned_read import LearnedReadConfig
+from mirage_jax.rollout.chunk import ChunkSteps
 from mirage_jax.rollout.scene import Scene
 from mirage_jax.rollout.world import World, WorldSpec
 
@@ -23,7 +23,7 @@ HW = (32, 48)
 CHANNELS = 8
 
 
-def tiny_spec() -> WorldSpec:
+def tiny_spec(learned_read: bool = True) -> WorldSpec:
     return WorldSpec(
         name="tiny",
         height=HW[0],
@@ -44,32 +44,50 @@ def tiny_spec() -> WorldSpec:
             prediction="clean",
         ),
         memory=MemoryConfig(capacity=600, channels=CHANNELS, select="best_view"),
-        learned_read=LearnedReadConfig(latent_channels=CHANNELS, width=8, blocks=1),
+        learned_read=LearnedReadConfig(latent_channels=CHANNELS, width=8, blocks=1)
+        if learned_read
+        else None,
         chunk=ChunkConfig(latent_frames=3, preceding=1),
         sampling=SamplingConfig(steps=2),
     )
 
 
 @functools.cache
-def tiny_world() -> World:
-    """Random weights everywhere, also where initialisation puts zeros, so that nothing cancels."""
-    spec = tiny_spec()
-    names = ("codec", "depth_head", "denoiser", "learned_read")
-    params = {}
-    for seed, name in enumerate(names):
-        tree = functional.init(getattr(spec, name), seed)
-        keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(tree))))
-        params[name] = jax.tree.map(
-            lambda leaf, keys=keys: leaf + 0.02 * jax.random.normal(next(keys), leaf.shape), tree
-        )
-    return World(spec=spec, params=params)
+def tiny_world(learned_read: bool = True) -> World:
+    """Random weights everywhere, also where initialisation puts zeros, so that nothing cancels.
+
+    Drawn by NumPy: compiling a draw for each shape would take longer than the tests.
+    """
+    spec = tiny_spec(learned_read)
+    names = ("codec", "depth_head", "denoiser", "learned_read")[: 4 if learned_read else 3]
+    rng = np.random.default_rng(0)
+    return World(spec=spec, params={name: _draw(getattr(spec, name), rng) for name in names})
+
+
+def _draw(config, rng: np.random.Generator) -> dict:
+    flat = functional.flatten(functional.abstract_params(config))
+    drawn = {}
+    for path, leaf in flat.items():
+        fan_in = max(1, int(np.prod(leaf.shape[:-1])))
+        center = 1.0 if path[-1] in ("latent_std", "scale", "weight") else 0.0
+        spread = 0.05 if len(leaf.shape) == 1 else fan_in**-0.5
+        drawn[path] = jnp.asarray(center + spread * rng.normal(size=leaf.shape), leaf.dtype)
+    return functional.unflatten(drawn)
+
+
+@functools.cache
+def tiny_steps(learned_read: bool = True) -> ChunkSteps:
+    """Compiled once for all tests of a process: compiling is most of what a tiny rollout costs."""
+    return ChunkSteps(tiny_world(learned_read))
 
 
 def flat_scene(seed: int = 0, distance: float = 4.0, hw: tuple[int, int] = HW) -> Scene:
     """A wall that fills the view, seen from straight ahead."""
     rng = np.random.default_rng(seed)
     height, width = hw
-    intrinsics = np.array([[width / 2, 0, width / 2], [0, width / 2, height / 2], [0, 0, 1]], np.float32)
+    intrinsics = np.array(
+        [[width / 2, 0, width / 2], [0, width / 2, height / 2], [0, 0, 1]], np.float32
+    )
     return Scene(
         name=f"wall{seed}",
         image=rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
@@ -93,3 +111,18 @@ def sideways_and_back(frames: int, reach: float) -> Camera:
 def batched(camera: Camera) -> Camera:
     """Add the leading axis of rollouts that run side by side."""
     return Camera(*(jnp.asarray(leaf)[None] for leaf in camera))
+
+
+def wall_clip(frames: int = 17, seed: int = 0) -> dict:
+    """A recorded clip of the flat scene: the camera slides right, the pictures are noise."""
+    rng = np.random.default_rng(seed)
+    pose = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
+    pose[:, 0, 3] = np.linspace(0, 3, frames)
+    return {
+        "rgb": rng.integers(0, 256, (frames, *HW, 3), dtype=np.uint8),
+        "depth": np.full((frames, *HW), 4.0, np.float16),
+        "sprite": np.zeros((frames, *HW), bool),
+        "moving": np.zeros((frames, *HW), bool),
+        "cam_to_world": pose,
+        "intrinsics": np.asarray(flat_scene().camera.intrinsics),
+    }

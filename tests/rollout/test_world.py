@@ -1,0 +1,51 @@
+"""Worlds on disk: what is written comes back, and what is missing is named."""
+
+import jax
+import numpy as np
+import pytest
+from tiny_world import tiny_world
+
+from mirage_jax.rollout.world import load_spec, load_world, save_world
+
+
+def test_saved_world_comes_back_whole(tmp_path):
+    world = tiny_world()
+    save_world(tmp_path, world)
+    loaded = load_world(tmp_path)
+    assert loaded.spec == world.spec
+    assert jax.tree.structure(loaded.params) == jax.tree.structure(world.params)
+    for got, expected in zip(
+        jax.tree.leaves(loaded.params), jax.tree.leaves(world.params), strict=True
+    ):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_missing_weights_are_all_named_with_the_cure(tmp_path):
+    save_world(tmp_path, tiny_world())
+    (tmp_path / "codec.safetensors").unlink()
+    (tmp_path / "depth.safetensors").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks codec\.safetensors, depth\.safetensors.*mirage train"
+    ):
+        load_world(tmp_path)
+
+
+def test_truncated_weights_are_refused(tmp_path):
+    save_world(tmp_path, tiny_world())
+    path = tmp_path / "denoiser.safetensors"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="denoiser"):
+        load_world(tmp_path)
+
+
+def test_folder_without_a_world_says_what_it_should_be(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--weights: .*world\.json"):
+        load_world(tmp_path)
+
+
+def test_unknown_config_key_suggests_the_nearest(tmp_path):
+    save_world(tmp_path, tiny_world())
+    path = tmp_path / "world.json"
+    path.write_text(path.read_text().replace('"capacity"', '"capacty"'))
+    with pytest.raises(ValueError, match="did you mean 'capacity'"):
+        load_spec(tmp_path)
