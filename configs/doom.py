@@ -21,43 +21,62 @@ def get_config(variant: str = "tiny") -> ConfigDict:
     config.name = f"doom_{variant}"
     config.seed = 0
     config.data = {"source": "recorded", "directory": "data/doom", "height": 96, "width": 128}
-    config.codec = {"latent_channels": 48, "spatial_stride": 8, "temporal_stride": 4}
+    config.codec = {
+        "latent_channels": 48,
+        "spatial_stride": 8,
+        "temporal_stride": 2,
+        "width": 128,
+        "encoder_blocks": 2,
+        "decoder_blocks": 5,
+    }
     config.depth_head = {"latent_channels": 48, "width": 96, "blocks": 4}
     config.condition = {"tokens": True, "visibility": True, "depth": True, "rays": True}
     config.denoiser = {
         "latent_channels": 48,
         "out_channels": 48,
-        "width": 256,
+        "width": 192,
         "heads": 4,
         "layers": 6,
-        "mlp_width": 768,
+        "mlp_width": 576,
         "branch_layers": (0, 2, 4),
         "condition_channels": 60,
         "prediction": "clean",
     }
-    config.learned_read = {"latent_channels": 48, "feature_channels": 6, "width": 128, "blocks": 4}
+    config.learned_read = {"latent_channels": 48, "feature_channels": 6, "width": 96, "blocks": 4}
     config.memory = {
         "capacity": 32768,
         "channels": 48,
         "select": "best_view",
         "write_where": "unseen",
     }
-    config.chunk = {"latent_frames": 5, "preceding": 2, "temporal_stride": 4}
+    config.chunk = {"latent_frames": 7, "preceding": 2, "temporal_stride": 2}
     config.sampling = {"steps": 4, "shift": 5.0, "solver": "unipc"}
-    config.codec_train = {"steps": 10_000, "batch": 4, "learning_rate": 5e-4, "warmup_steps": 100}
+    config.codec_train = {
+        "steps": 2000,
+        "batch": 6,
+        "learning_rate": 4e-4,
+        "warmup_steps": 100,
+        "still_fraction": 0.1,
+        "frozen": ("latent_mean", "latent_std"),
+        "validate_steps": 1000,
+    }
     config.depth_train = {
-        "steps": 1500,
+        "steps": 1200,
         "batch": 8,
         "learning_rate": 1e-3,
+        "ema_decay": 0.99,
         "log_steps": 25,
         "windows": {"memory_frames": 4},
     }
     config.denoiser_train = {
-        "steps": 6000,
+        "steps": 1200,
         "batch": 8,
-        "learning_rate": 6e-4,
-        "warmup_steps": 100,
+        "learning_rate": 1e-3,
+        "warmup_steps": 50,
+        "ema_decay": 0.99,
         "log_steps": 25,
+        "validate_steps": 300,
+        "checkpoint_steps": 150,
         "flow": {"shift": 5.0, "shared_fraction": 1.0},
         "windows": {"memory_frames": 6, "first_fraction": 0.25, "memory_off": 0.1},
     }

@@ -159,6 +159,8 @@ def random_crop(
         )
     t, y, x = (int(rng.integers(n + 1)) for n in spare)
     crop = frames[t : t + size[0], y : y + size[1], x : x + size[2]]
+    if rng.random() < stage.still_fraction:
+        crop = np.broadcast_to(crop[:1], crop.shape)
     return crop[:, :, ::-1] if rng.random() < 0.5 else crop
 
 

@@ -113,6 +113,7 @@ class CodecStageConfig(StageConfig):
         crop_width: pixels.
         gradient_weight: weight of the L1 distance of image gradients beside the squared error.
         pca_clips: crops the linear path is fitted on before step 0.
+        still_fraction: share of crops that repeat their first frame, as a camera at rest does.
     """
 
     crop_frames: int = 9
@@ -120,6 +121,7 @@ class CodecStageConfig(StageConfig):
     crop_width: int = 96
     gradient_weight: float = 0.01
     pca_clips: int = 256
+    still_fraction: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

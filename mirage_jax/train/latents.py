@@ -114,7 +114,10 @@ def encode_split(
         report: called now and then with a line about progress.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    encode = jax.jit(lambda v: functional.apply(codec.config, codec.params, v, method="encode"))
+
+    def encode(video: Any) -> Any:
+        return _apply(codec.config, codec.params, video, method="encode")
+
     stored = []
     for index in range(len(clips)):
         path = directory / f"clip_{index:05d}.safetensors"
@@ -187,10 +190,16 @@ def _grid_masks(clip: dict, grid_hw: tuple[int, int]) -> tuple[np.ndarray, ...]:
     small, known = world_model.grid_depth(depth, solid, grid_hw)
     _, keep = world_model.grid_depth(depth, static, grid_hw)
     stride = depth.shape[-2] // grid_hw[0]
-    cells = depth.reshape(*depth.shape[:2], grid_hw[0], stride, grid_hw[1], stride)
-    sky = (cells >= SKY_DEPTH).mean(axis=(3, 5)) > 0.5
-    small = np.where(known, small, 0.0)
-    return small.astype(np.float32), np.asarray(keep), np.asarray(known), sky
+
+    def cells(mask: np.ndarray) -> np.ndarray:
+        return mask.reshape(*mask.shape[:2], grid_hw[0], stride, grid_hw[1], stride)
+
+    far = cells((depth >= SKY_DEPTH) & ~pair["sprite"])
+    # Sky is remembered too, as a surface too far away to shift: it turns with the camera.
+    all_sky = far.all(axis=(3, 5))
+    small = np.where(all_sky, world_model.FAR, np.where(known, small, 0.0))
+    sky = far.mean(axis=(3, 5)) > 0.5
+    return small.astype(np.float32), np.asarray(keep) | all_sky, np.asarray(known), sky
 
 
 def _save(path: Path, values: Latents, origin: str) -> None:
@@ -213,8 +222,14 @@ def _load(path: Path, origin: str) -> Latents | None:
         return Latents(**{name: file.get_tensor(name) for name in Latents._fields})
 
 
-def decode_pictures(codec: CodecWeights, latents: Any) -> np.ndarray:
+def decode_pictures(codec: CodecWeights, latents: np.ndarray) -> np.ndarray:
     """Decode [b, t, h, w, c] one clip at a time into [b, f, H, W, 3] in [-1, 1]."""
-    decode = jax.jit(lambda z: functional.apply(codec.config, codec.params, z, method="decode"))
-    parts = [decode(jnp.asarray(clip[None], jnp.float32)) for clip in latents]
-    return np.clip(np.concatenate([np.asarray(p) for p in parts]), -1.0, 1.0)
+    parts = [
+        _apply(codec.config, codec.params, jnp.asarray(clip[None], jnp.float32), method="decode")
+        for clip in latents
+    ]
+    return np.clip(np.concatenate([np.asarray(part) for part in parts]), -1.0, 1.0)
+
+
+# One compiled function for all calls, so that equal shapes are compiled once.
+_apply = jax.jit(functional.apply, static_argnums=0, static_argnames="method")

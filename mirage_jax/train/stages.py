@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -57,11 +58,13 @@ def fixed_clips(clips: Sequence[dict], count: int) -> list[dict]:
 
 
 def open_split(data: DataConfig, split: str) -> Sequence[dict]:
-    """Return the clips of a split, random access."""
+    """Return the clips of a split ("train" or "val"), random access."""
     if data.source == "procedural":
-        from mirage_jax.data import procedural
+        from mirage_jax.data.procedural import ProceduralConfig, render_clip
 
-        return procedural.clips(data, split)
+        shape = ProceduralConfig(frames=data.clip_frames, height=data.height, width=data.width)
+        first = 0 if split == "train" else data.num_clips
+        return [render_clip(seed, shape) for seed in range(first, first + data.num_clips)]
     from mirage_jax.data.source import open_clips
 
-    return open_clips(data.directory, split)
+    return cast(Sequence[dict], open_clips(data.directory, split))

@@ -25,7 +25,7 @@ from mirage_jax.train.window_config import WindowConfig
 # A start picture is the oldest frame of most memories; the others go on from a longer past.
 _START_PICTURE = 0.7
 # How far back frames of the same way are drawn from, in latent frames.
-_PAST_REACH = 8
+_PAST_REACH = 16
 
 
 class MemoryFrame(NamedTuple):
@@ -107,7 +107,7 @@ def _draw_memory(
     if first and rng.random() < 0.5:
         extra = 0
     returning = rng.random() < config.return_fraction
-    low, high = max(0, start - 4), min(frames, start + chunk.latent_frames + 2)
+    low, high = max(0, start - 6), min(frames, start + chunk.latent_frames + 6)
     out, past = set(), set()
     for _ in range(extra):
         if start == 0 or (returning and rng.random() < 0.75):
