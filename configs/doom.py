@@ -61,15 +61,18 @@ def get_config(variant: str = "tiny") -> ConfigDict:
         "validate_steps": 1000,
     }
     config.depth_train = {
-        "steps": 1200,
+        "steps": 500,
         "batch": 8,
         "learning_rate": 1e-3,
         "ema_decay": 0.99,
         "log_steps": 25,
+        "warmup_steps": 30,
+        "validate_steps": 250,
+        "checkpoint_steps": 250,
         "windows": {"memory_frames": 4},
     }
     config.denoiser_train = {
-        "steps": 1200,
+        "steps": 1300,
         "batch": 8,
         "learning_rate": 1e-3,
         "warmup_steps": 50,

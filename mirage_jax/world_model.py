@@ -41,6 +41,9 @@ Params = Mapping[str, Any]
 # at its last step.
 _SMALLEST_SIGMA = 1e-3
 
+# Share of a cell's pixels that must be static for its token to be remembered.
+_KEPT_SHARE = 0.75
+
 # Sky is remembered as a surface this far away, in scene units: it then turns with the camera but
 # never moves past it.
 FAR = 1000.0
@@ -120,19 +123,25 @@ def grid_camera(
 def grid_depth(depth: Any, keep: Any, grid_hw: tuple[int, int]) -> tuple[Any, Any]:
     """Bring per-pixel depth and mask to the latent grid.
 
-    What is unknown or lies on a depth edge is dropped.
+    Depth is interpolated where the surface is smooth. On a depth edge the cell takes the depth of
+    its centre pixel instead: a point on one of the two surfaces, never between them. A cell is kept
+    if at least three quarters of its pixels are.
 
     Args:
-        depth: [*t, H, W] z-depth in scene units, 0 = unknown.
+        depth: [*t, H, W] z-depth in scene units, 0 = unknown; H and W are multiples of the grid's.
         keep: [*t, H, W] True where the content is static and may be remembered.
         grid_hw: cells of the latent grid.
 
     Returns:
-        depth [*t, h, w] and keep [*t, h, w]; keep is False where any rule dropped the cell.
+        depth [*t, h, w], 0 = unknown, and keep [*t, h, w], False also where depth is unknown.
     """
-    small = depth_lib.resize_depth(depth, grid_hw)
-    valid = depth_lib.resize_mask(depth_lib.edge_validity(depth) & (depth > 0), grid_hw)
-    return small, depth_lib.resize_mask(keep, grid_hw) & valid & (small > 0)
+    rows, columns = depth.shape[-2] // grid_hw[0], depth.shape[-1] // grid_hw[1]
+    xp = depth.__array_namespace__()
+    smooth = depth_lib.resize_validity(depth_lib.edge_validity(depth) & (depth > 0), grid_hw)
+    centre = depth[..., rows // 2 :: rows, columns // 2 :: columns]
+    small = xp.where(smooth, depth_lib.resize_depth(depth, grid_hw), centre)
+    share = keep.reshape(*keep.shape[:-2], grid_hw[0], rows, grid_hw[1], columns).mean((-3, -1))
+    return small, (share >= _KEPT_SHARE) & (small > 0)
 
 
 def empty_memory(config: WorldConfigLike, batch: int) -> state.LatentMemory:

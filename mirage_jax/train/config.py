@@ -37,7 +37,8 @@ class DataConfig:
         height: frame height in pixels.
         width: frame width in pixels.
         num_clips: clips per split of the procedural source.
-        clip_frames: frames per clip.
+        clip_frames: frames per clip of the procedural source.
+        mirror: also train on clips mirrored left to right (twice the latents to encode and keep).
     """
 
     source: Literal["recorded", "procedural"] = "recorded"
@@ -46,6 +47,7 @@ class DataConfig:
     width: int = 128
     num_clips: int = 8
     clip_frames: int = 81
+    mirror: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Latents of every clip, encoded once with the trained codec and kept on disk and in memory.
 
-Each clip is stored in four views: as recorded and mirrored left to right, each played forwards and
+Each clip is stored as recorded and, if asked for, mirrored left to right, each played forwards and
 backwards. A clip played backwards passes through exactly the cameras of the way out, which is what
 a return in a rollout does. `single` holds every fourth frame encoded on its own, as the start
 picture of a rollout is. Latent frame i has the camera of video frame 4i; intrinsics, depth and
@@ -39,18 +39,19 @@ _REPORT_EVERY = 25
 class Latents(NamedTuple):
     """Latents of n clips; t latent frames on an h x w grid.
 
-    The second axis is 0 as recorded, 1 mirrored; the third of `video` is 0 forwards, 1 backwards.
+    The second axis, m, is 0 as recorded and 1, where it exists, mirrored; the third of `video` is 0
+    forwards, 1 backwards.
     All other arrays are in forward order.
 
     Attributes:
-        video: [n, 2, 2, t, h, w, c] float16 latents of the whole clip.
-        single: [n, 2, t, h, w, c] float16 latents of single frames.
-        depth: [n, 2, t, h, w] float32 z-depth in scene units, 0 unknown.
-        keep: [n, 2, t, h, w] True where the cell is static and its depth safe to write.
-        known: [n, 2, t, h, w] True where depth is known, off edges and not sky.
-        sky: [n, 2, t, h, w] True where sky is seen.
-        cam_to_world: [n, 2, t, 4, 4] float32.
-        intrinsics: [n, 2, 3, 3] float32 in cells.
+        video: [n, m, 2, t, h, w, c] float16 latents of the whole clip.
+        single: [n, m, t, h, w, c] float16 latents of single frames.
+        depth: [n, m, t, h, w] float32 z-depth in scene units, 0 unknown.
+        keep: [n, m, t, h, w] True where the cell is static and its depth safe to write.
+        known: [n, m, t, h, w] True where depth is known.
+        sky: [n, m, t, h, w] True where sky is seen.
+        cam_to_world: [n, m, t, 4, 4] float32.
+        intrinsics: [n, m, 3, 3] float32 in cells.
     """
 
     video: np.ndarray
@@ -103,6 +104,8 @@ def encode_split(
     codec: CodecWeights,
     clips: Sequence[dict],
     directory: Path,
+    *,
+    mirror: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Latents:
     """Return the latents of all clips, encoding those that are not on disk yet.
@@ -111,6 +114,7 @@ def encode_split(
         codec: frozen codec.
         clips: random access source of clips (see `mirage_jax/data/clip.py`).
         directory: folder of the cache files of this split.
+        mirror: also store every clip mirrored left to right.
         report: called now and then with a line about progress.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -122,10 +126,11 @@ def encode_split(
     for index in range(len(clips)):
         path = directory / f"clip_{index:05d}.safetensors"
         clip = clips[index]
-        origin = f"{codec.digest}-{zlib.crc32(np.ascontiguousarray(clip['rgb'])):08x}"
+        frames = zlib.crc32(np.ascontiguousarray(clip["rgb"]))
+        origin = f"{codec.digest}-{frames:08x}-{int(mirror)}"
         values = _load(path, origin)
         if values is None:
-            values = encode_clip(clip, encode, codec.config.spatial_stride)
+            values = encode_clip(clip, encode, codec.config.spatial_stride, mirror=mirror)
             _save(path, values, origin)
             if (index + 1) % _REPORT_EVERY == 0:
                 report(f"encoded {index + 1} of {len(clips)} clips into {directory}")
@@ -133,26 +138,33 @@ def encode_split(
     return Latents(*(np.stack(column) for column in zip(*stored, strict=True)))
 
 
-def encode_clip(clip: dict, encode: Callable[[Any], Any], stride: int) -> Latents:
+def encode_clip(
+    clip: dict, encode: Callable[[Any], Any], stride: int, *, mirror: bool = False
+) -> Latents:
     """Return the latents of one clip, without the leading axis n.
 
     Args:
         clip: arrays of a recorded clip with 1 + 4n frames.
         encode: video [b, f, H, W, 3] in [-1, 1] -> latents [b, t, h, w, c].
         stride: pixels of a cell.
+        mirror: also encode the clip mirrored left to right.
     """
-    forward = np.stack([clip["rgb"], clip["rgb"][:, :, ::-1]]).astype(np.float32) / 127.5 - 1.0
+    views = 2 if mirror else 1
+    rgb = clip["rgb"]
+    forward = np.stack([rgb, rgb[:, :, ::-1]][:views]).astype(np.float32) / 127.5 - 1.0
     video = np.stack([encode(forward), encode(np.ascontiguousarray(forward[:, ::-1]))], axis=1)
     times = np.arange(0, forward.shape[1], (forward.shape[1] - 1) // (video.shape[2] - 1))
     frames = forward[:, times]
     single = np.asarray(encode(frames.reshape(-1, 1, *frames.shape[2:])))
     height, width = frames.shape[2:4]
     grid_hw = (height // stride, width // stride)
-    depth, keep, known, sky = _grid_masks({k: clip[k][times] for k in _MASKS}, grid_hw)
-    camera = mirrored_pair(Camera(clip["cam_to_world"][times], clip["intrinsics"]), width)
+    masks = {k: np.stack([clip[k][times], clip[k][times][..., ::-1]][:views]) for k in _MASKS}
+    depth, keep, known, sky = _grid_masks(masks, grid_hw)
+    camera = Camera(clip["cam_to_world"][times], clip["intrinsics"])
+    camera = Camera(*(leaf[:views] for leaf in mirrored_pair(camera, width)))
     return Latents(
         video=video.astype(np.float16),
-        single=single.reshape(2, len(times), *single.shape[2:]).astype(np.float16),
+        single=single.reshape(views, len(times), *single.shape[2:]).astype(np.float16),
         depth=depth,
         keep=keep,
         known=known,
@@ -181,25 +193,15 @@ def mirrored_pair(camera: Camera, width: int) -> Camera:
 _MASKS = ("depth", "kind", "sprite", "moving")
 
 
-def _grid_masks(clip: dict, grid_hw: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    """Return depth, keep, known and sky [2, t, h, w] on the latent grid."""
-    pair = {k: np.stack([v, v[..., ::-1]]) for k, v in clip.items()}
-    depth = pair["depth"].astype(np.float32)
-    solid = (depth > 0) & (depth < SKY_DEPTH)
-    static = solid & ~pair["sprite"] & ~pair["moving"] & (pair["kind"] != _SKY_KIND)
-    small, known = world_model.grid_depth(depth, solid, grid_hw)
-    _, keep = world_model.grid_depth(depth, static, grid_hw)
-    stride = depth.shape[-2] // grid_hw[0]
-
-    def cells(mask: np.ndarray) -> np.ndarray:
-        return mask.reshape(*mask.shape[:2], grid_hw[0], stride, grid_hw[1], stride)
-
-    far = cells((depth >= SKY_DEPTH) & ~pair["sprite"])
+def _grid_masks(pixels: dict[str, np.ndarray], grid_hw: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Return depth, keep, known and sky [m, t, h, w] on the latent grid."""
+    depth = pixels["depth"].astype(np.float32)
+    static = (depth > 0) & ~pixels["sprite"] & ~pixels["moving"] & (pixels["kind"] != _SKY_KIND)
+    sky = (depth >= SKY_DEPTH) & ~pixels["sprite"]
     # Sky is remembered too, as a surface too far away to shift: it turns with the camera.
-    all_sky = far.all(axis=(3, 5))
-    small = np.where(all_sky, world_model.FAR, np.where(known, small, 0.0))
-    sky = far.mean(axis=(3, 5)) > 0.5
-    return small.astype(np.float32), np.asarray(keep) | all_sky, np.asarray(known), sky
+    small, keep = world_model.grid_depth(depth, static | sky, grid_hw)
+    small = np.where(small >= SKY_DEPTH, world_model.FAR, small)
+    return small.astype(np.float32), keep, small > 0, small >= SKY_DEPTH
 
 
 def _save(path: Path, values: Latents, origin: str) -> None:
