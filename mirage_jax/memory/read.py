@@ -78,6 +78,7 @@ def read(
         ValueError: If the memory does not fit the config or the camera is not a batch [t].
     """
     check_memory(memory, config, "read")
+    memory = jax.tree.map(jnp.asarray, memory)
     if camera.cam_to_world.ndim != 3:
         raise ValueError(
             f"read: camera.cam_to_world has shape {list(camera.cam_to_world.shape)}, expected "

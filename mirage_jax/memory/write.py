@@ -120,6 +120,7 @@ def write(
             f"write: rows.tokens has shape {list(rows.tokens.shape)}, expected [m, "
             f"{config.channels}] (config.channels)."
         )
+    memory, rows = jax.tree.map(jnp.asarray, (memory, rows))
     rows = rows._replace(tokens=rows.tokens.astype(memory.tokens.dtype), keep=_storable(rows))
     return _append(memory, rows) if config.retention == "append" else _merge(memory, rows, config)
 

@@ -15,9 +15,12 @@ from mirage_jax.memory import files, state, write
 CONFIG = state.MemoryConfig(capacity=50, channels=4)
 
 
+fast_write = jax.jit(write.write, static_argnums=2)
+
+
 def make_memory(config=CONFIG, count=30, seed=0):
     rows = make_rows(np.random.default_rng(seed), count, config.channels)
-    return write.write(state.empty(config), rows, config)[0]
+    return fast_write(state.empty(config), rows, config)[0]
 
 
 def assert_same(first, second):

@@ -16,6 +16,9 @@ from mirage_jax.geometry.camera import Camera, rescale_intrinsics
 from mirage_jax.geometry.depth import resize_depth, resize_mask
 from mirage_jax.memory import read, state, write
 
+fast_read = jax.jit(read.read, static_argnums=(2, 3))
+fast_write = jax.jit(write.write, static_argnums=2)
+unproject_rows = jax.jit(write.unproject_rows, static_argnums=4)
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -38,14 +41,14 @@ def sparse():
     keep[0] = ~arrays["mask0"]  # the release masks moving things with True
     latents = arrays["latents"].transpose(1, 2, 3, 0)
     config = state.release_config(capacity=96, channels=48)
-    rows = write.unproject_rows(
+    rows = unproject_rows(
         latents, resize_depth(depth, hw), resize_mask(keep, hw), camera(arrays["idx"]), config, 0
     )
     return arrays, camera(arrays["views"]), hw, config, rows
 
 
 def assert_read_is_golden(memory, camera, hw, config, tokens, mask):
-    found = jax.jit(read.read, static_argnums=(2, 3))(memory, camera, hw, config)
+    found = fast_read(memory, camera, hw, config)
     unsure = np.stack(
         [slow_cells(memory, camera, i, hw, half_cell=False)[2] for i in range(len(mask))]
     )
@@ -67,11 +70,11 @@ def test_unprojected_rows_match_the_release(sparse):
 def test_reads_before_and_after_an_update_match_the_release(sparse):
     arrays, camera, hw, config, rows = sparse
     first, later = jax.tree.map(lambda x: x[:24], rows), jax.tree.map(lambda x: x[24:], rows)
-    memory, report = write.write(state.empty(config), first, config)
+    memory, report = fast_write(state.empty(config), first, config)
     assert int(report.written) == arrays["valid0"].sum()
     golden = arrays["read_init"], arrays["readmask_init"]
     assert_read_is_golden(memory, camera, hw, config, *golden)
-    memory, report = write.write(memory, later, config)
+    memory, report = fast_write(memory, later, config)
     assert int(memory.count) == arrays["valid1"].sum()
     golden = arrays["read_updated"], arrays["readmask_updated"]
     assert_read_is_golden(memory, camera, hw, config, *golden)
@@ -89,8 +92,8 @@ def test_dense_reads_match_the_release():
     config = state.release_config(int(arrays["n_points"]), latents.shape[-1])
     depth = resize_depth(arrays["depths"].astype(np.float32), hw)
     keep = np.ones(depth.shape, bool)
-    rows = write.unproject_rows(latents, depth, keep, camera(arrays["write_idx"]), config, 0)
-    memory, report = write.write(state.empty(config), rows, config)
+    rows = unproject_rows(latents, depth, keep, camera(arrays["write_idx"]), config, 0)
+    memory, report = fast_write(state.empty(config), rows, config)
     assert int(report.written) == config.capacity
     golden = arrays["read"].astype(np.float32), arrays["mask"]
     assert_read_is_golden(memory, camera(arrays["views"]), hw, config, *golden)

@@ -24,6 +24,7 @@ CONFIG = state.MemoryConfig(capacity=600, channels=3)
 RELEASE = dataclasses.replace(CONFIG, half_cell=False, rounding="nearest_even")
 BEST = dataclasses.replace(CONFIG, select="best_view")
 fast_read = jax.jit(read.read, static_argnums=(2, 3))
+write_frames = jax.jit(write.write_frames, static_argnums=5)
 
 
 def write_room(places, hw, config, seed=0):
@@ -33,8 +34,10 @@ def write_room(places, hw, config, seed=0):
     shape = (*depth.shape, config.channels)
     latents = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     times = jnp.arange(len(places))
-    rows = write.unproject_rows(latents, depth, np.ones(depth.shape, bool), camera, config, times)
-    memory, report = write.write(state.empty(config), rows, config)
+    keep = np.ones(depth.shape, bool)
+    # How a memory is read does not matter here; one config for all compiles once.
+    same = dataclasses.replace(config, select="nearest")
+    memory, report = write_frames(state.empty(same), latents, depth, keep, camera, same, times)
     assert int(report.dropped) == 0
     return memory, camera, latents, depth
 
@@ -101,10 +104,8 @@ def test_source_view_visibility_equals_what_was_kept():
     rng = np.random.default_rng(2)
     camera = make_camera([(0, 0, 0, 0.3)], HW)
     latents, keep = rng.normal(size=(1, *HW, 3)), rng.random((1, *HW)) < 0.6
-    rows = write.unproject_rows(
-        jnp.asarray(latents), room_depth(camera, HW), keep, camera, CONFIG, 0
-    )
-    memory, _ = write.write(state.empty(CONFIG), rows, CONFIG)
+    depth = room_depth(camera, HW)
+    memory, _ = write_frames(state.empty(CONFIG), latents, depth, keep, camera, CONFIG, 0)
     found = fast_read(memory, camera, HW, CONFIG)
     np.testing.assert_array_equal(found.visibility, keep)
 
@@ -209,7 +210,7 @@ def test_token_gradient_through_write_and_read_matches_finite_differences(retent
 
     latents, step = rng.normal(size=(2, 2, *HW, 3)).astype(np.float32)
     slope = (loss(latents + 1e-2 * step) - loss(latents - 1e-2 * step)) / 2e-2
-    gradient = jax.grad(loss)(latents)
+    gradient = jax.jit(jax.grad(loss))(latents)
     assert np.abs(slope) > 0.1
     np.testing.assert_allclose(np.sum(np.asarray(gradient) * step), slope, rtol=5e-3)
 
@@ -224,7 +225,7 @@ def test_no_gradient_flows_through_the_choice_of_rows():
         return found.tokens.sum() + found.angle.sum() + found.offset.sum()
 
     arguments = [jnp.asarray(x) for x in (memory.positions, memory.origin, camera.cam_to_world)]
-    for gradient in jax.grad(total, (0, 1, 2))(*arguments):
+    for gradient in jax.jit(jax.grad(total, (0, 1, 2)))(*arguments):
         np.testing.assert_array_equal(gradient, 0)
 
 

@@ -15,6 +15,9 @@ APPEND = state.MemoryConfig(capacity=100, channels=3)
 VOXEL = dataclasses.replace(APPEND, retention="voxel", voxel_size=0.5)
 LENGTH = 80  # rows per write: one length for all tests compiles once
 compiled_write = jax.jit(write.write, static_argnums=2)
+unproject_rows = jax.jit(write.unproject_rows, static_argnums=4)
+unseen = jax.jit(write.unseen, static_argnums=3)
+fast_read = jax.jit(read.read, static_argnums=(2, 3))
 write_frames = jax.jit(write.write_frames, static_argnums=5)
 
 
@@ -84,7 +87,7 @@ def test_voxel_memory_does_not_grow_when_the_same_view_is_written_again():
     memory, counts = state.empty(VOXEL), []
     for value in (1.0, 2.0):
         latents = np.full((1, *HW, 3), value, np.float32)
-        rows = write.unproject_rows(latents, depth, depth > 0, camera, VOXEL, int(value))
+        rows = unproject_rows(latents, depth, depth > 0, camera, VOXEL, int(value))
         memory, _ = fast_write(memory, rows, VOXEL)
         counts.append(int(memory.count))
     assert counts[0] == counts[1] > 0
@@ -113,14 +116,14 @@ def test_far_sky_rows_are_written_like_others():
             state.empty(config), latents, depth, depth > 0, camera, config, 0
         )
         assert int(report.written) == HW[0] * HW[1]
-        np.testing.assert_array_equal(read.read(memory, camera, HW, config).tokens, latents)
+        np.testing.assert_array_equal(fast_read(memory, camera, HW, config).tokens, latents)
 
 
 def test_unprojected_rows_carry_frame_order_origin_depth_and_time():
     camera = make_camera([(0, 0, 0, 0), (1, -0.2, 2, 0.4)], HW)
     depth = room_depth(camera, HW)
     latents = np.arange(2 * 48 * 3, dtype=np.float32).reshape(2, *HW, 3)
-    rows = write.unproject_rows(
+    rows = unproject_rows(
         latents, depth, np.ones(depth.shape, bool), camera, APPEND, jnp.array([5, 9])
     )
     np.testing.assert_array_equal(rows.tokens, latents.reshape(-1, 3))
@@ -139,7 +142,7 @@ def test_edge_window_leaves_out_depth_steps():
     depth[..., 4:] = 2.0
     camera = make_camera([(0, 0, 0, 0)], HW)
     latents = np.zeros((1, *HW, 3), np.float32)
-    rows = write.unproject_rows(latents, depth, depth > 0, camera, config, 0)
+    rows = unproject_rows(latents, depth, depth > 0, camera, config, 0)
     kept = np.asarray(rows.keep).reshape(HW)
     assert not kept[:, 3:5].any()
     assert kept[:, :3].all()
@@ -177,12 +180,12 @@ def test_unseen_adds_only_what_the_memory_does_not_show():
     assert [int(x) for x in report] == [48, 48, 0]
     np.testing.assert_array_equal(first.tokens[:48], latents[0].reshape(-1, 3))
     turned = jax.tree.map(lambda leaf: leaf[2:], camera)
-    fresh = np.asarray(write.unseen(first, depth[2:], turned, config))
+    fresh = np.asarray(unseen(first, depth[2:], turned, config))
     _, report = write_frames(first, latents[2:], depth[2:], depth[2:] > 0, turned, config, 2)
     assert 0 < fresh.sum() == int(report.written) < 48 + 1
     assert int(report.merged) == 48 - fresh.sum()
     # A nearer surface in front of what is known counts as unseen.
-    assert write.unseen(first, depth[:1] / 2, jax.tree.map(lambda x: x[:1], camera), config).all()
+    assert unseen(first, depth[:1] / 2, jax.tree.map(lambda x: x[:1], camera), config).all()
 
 
 @pytest.mark.parametrize("config", [APPEND, VOXEL])
