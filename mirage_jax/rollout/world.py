@@ -113,6 +113,39 @@ def save_world(directory: str | Path, world: World, dtype: str | None = None) ->
     (directory / CONFIG_FILE).write_text(text + "\n")
 
 
+def world_spec(config: Any) -> WorldSpec:
+    """Take what rollout needs out of a training config.
+
+    Args:
+        config: has the fields of `WorldSpec`, but `data.height` and `data.width` for the frame.
+    """
+    names = [field.name for field in dataclasses.fields(WorldSpec)]
+    values = {name: getattr(config, name) for name in names if name not in ("height", "width")}
+    return WorldSpec(height=config.data.height, width=config.data.width, **values)
+
+
+def export_world(
+    workdir: str | Path, spec: WorldSpec, directory: str | Path, dtype: str | None = None
+) -> World:
+    """Gather the weights that training left in a working folder into a world's folder.
+
+    Args:
+        workdir: of `mirage train`.
+        spec: from `world_spec`.
+        directory: folder to write.
+        dtype: storage dtype of the weights, e.g. "float16".
+
+    Returns:
+        The world, with the weights as they are in `workdir`.
+
+    Raises:
+        FileNotFoundError: a stage has not been trained; all missing files are named.
+    """
+    world = World(spec=spec, params=_load_params(Path(workdir), spec, "--workdir"))
+    save_world(directory, world, dtype=dtype)
+    return world
+
+
 def load_world(directory: str | Path) -> World:
     """Read a world's folder.
 
@@ -128,17 +161,7 @@ def load_world(directory: str | Path) -> World:
     """
     directory = Path(directory)
     spec = load_spec(directory)
-    paths = {name: directory / f"{WEIGHT_FILES[name]}.safetensors" for name in _models(spec)}
-    missing = [path.name for path in paths.values() if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"--weights: {directory} lacks {', '.join(missing)}, expected one file for each model "
-            "of "
-            f"{CONFIG_FILE}; train them with mirage train, or give the folder of the shipped "
-            "weights"
-        )
-    params = {name: files.load_params(path, getattr(spec, name)) for name, path in paths.items()}
-    return World(spec=spec, params=params)
+    return World(spec=spec, params=_load_params(directory, spec, "--weights"))
 
 
 def load_spec(directory: str | Path) -> WorldSpec:
@@ -166,6 +189,18 @@ def load_spec(directory: str | Path) -> WorldSpec:
             f'{path}: expected an object with "format": 1; it was written by another version'
         )
     return config_lib.from_dict(WorldSpec, values)
+
+
+def _load_params(directory: Path, spec: WorldSpec, argument: str) -> dict[str, Any]:
+    """Read the weights of every model of a spec, or name all files that are missing."""
+    paths = {name: directory / f"{WEIGHT_FILES[name]}.safetensors" for name in _models(spec)}
+    missing = [path.name for path in paths.values() if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{argument}: {directory} lacks {', '.join(missing)}, expected one file for each model "
+            "of the world; train them with mirage train, or give the folder of the shipped weights"
+        )
+    return {name: files.load_params(path, getattr(spec, name)) for name, path in paths.items()}
 
 
 def _models(spec: WorldSpec) -> list[str]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_world import tiny_world
 
-from mirage_jax.rollout.world import load_spec, load_world, save_world
+from mirage_jax.rollout.world import export_world, load_spec, load_world, save_world
 
 
 def test_saved_world_comes_back_whole(tmp_path):
@@ -49,3 +49,16 @@ def test_unknown_config_key_suggests_the_nearest(tmp_path):
     path.write_text(path.read_text().replace('"capacity"', '"capacty"'))
     with pytest.raises(ValueError, match="did you mean 'capacity'"):
         load_spec(tmp_path)
+
+
+def test_export_gathers_a_training_folder_and_names_untrained_stages(tmp_path):
+    world = tiny_world()
+    save_world(tmp_path / "work", world)
+    exported = export_world(tmp_path / "work", world.spec, tmp_path / "out", dtype="float16")
+    loaded = load_world(tmp_path / "out")
+    assert exported.spec == loaded.spec
+    gaps = jax.tree.map(lambda a, b: float(abs(a - b).max()), exported.params, loaded.params)
+    assert max(jax.tree.leaves(gaps)) < 1e-2
+    (tmp_path / "work" / "denoiser.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"--workdir: .*lacks denoiser\.safetensors"):
+        export_world(tmp_path / "work", world.spec, tmp_path / "out")
