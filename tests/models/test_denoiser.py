@@ -1,0 +1,255 @@
+"""The denoiser against stored vectors of the release, and the properties its parts promise."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from mirage_jax.models import convert, functional
+from mirage_jax.models.condition import RELEASE, condition_channels
+from mirage_jax.models.denoiser import DenoiserConfig, FrameLayout
+from mirage_jax.models.lora import apply_lora
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TINY = DenoiserConfig(
+    latent_channels=4,
+    out_channels=4,
+    width=24,
+    heads=2,
+    layers=3,
+    mlp_width=32,
+    text_width=8,
+    branch_layers=(0, 2),
+    condition_channels=5,
+)
+FRAMES = FrameLayout(references=1, target=3, preceding=1)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    sizes = json.loads((GOLDEN / "denoiser.json").read_text())
+    config = DenoiserConfig(
+        latent_channels=sizes["in_dim"],
+        out_channels=sizes["out_dim"],
+        width=sizes["dim"],
+        heads=sizes["num_heads"],
+        layers=sizes["num_layers"],
+        mlp_width=sizes["ffn_dim"],
+        text_width=sizes["text_dim"],
+        time_frequencies=sizes["freq_dim"],
+        patch=tuple(sizes["patch_size"]),
+        branch_layers=tuple(sizes["vace_layers"]),
+        condition_channels=sizes["vace_in_dim"],
+        eps=sizes["eps"],
+    )
+    weights = load_file(GOLDEN / "dit.safetensors") | load_file(GOLDEN / "vace.safetensors")
+    params = convert.denoiser_from_release(weights, config)
+    lora = convert.lora_from_release(load_file(GOLDEN / "lora.safetensors"), config)
+    with np.load(GOLDEN / "denoiser.npz") as file:
+        return config, params, lora, dict(file)
+
+
+@pytest.mark.parametrize("case", ["plain", "pre", "refpre", "lora"])
+@pytest.mark.parametrize("output", ["out", "out_nomem"])
+def test_denoiser_matches_the_release_on_every_frame(golden, case, output):
+    config, params, lora, data = golden
+    frames = FrameLayout(*(int(data[f"{case}_{kind}"]) for kind in "RTP"))
+    condition = jnp.asarray(data[f"{case}_scene"]).transpose(1, 2, 3, 0)[None]
+    got = functional.apply(
+        config,
+        apply_lora(params, lora) if case == "lora" else params,
+        jnp.asarray(data[f"{case}_x"]).transpose(0, 2, 3, 4, 1),
+        jnp.asarray(data[f"{case}_t"])[None],
+        condition if output == "out" else None,
+        jnp.asarray(data[f"{case}_ctx"]),
+        frames,
+        method="every_frame",
+    )
+    expected = data[f"{case}_{output}"].transpose(0, 2, 3, 4, 1)
+    assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_the_released_condition_has_the_released_channels(golden):
+    assert condition_channels(RELEASE, 48) == golden[0].condition_channels
+
+
+def test_call_returns_the_target_frames_of_every_frame():
+    inputs = _inputs()
+    every = functional.apply(TINY, _noisy_params(), *inputs, FRAMES, method="every_frame")
+    target = functional.apply(TINY, _noisy_params(), *inputs, FRAMES)
+    np.testing.assert_array_equal(target, every[:, 1:4])
+
+
+def test_branch_is_identity_at_init():
+    params = _noisy_params() | {"branch": functional.init(TINY, 0)["branch"]}
+    x, timestep, condition, text = _inputs()
+    with_branch = functional.apply(TINY, params, x, timestep, condition, text, FRAMES)
+    without = functional.apply(TINY, params, x, timestep, None, text, FRAMES)
+    np.testing.assert_array_equal(with_branch, without)
+
+
+def test_hints_enter_after_their_own_block_and_not_the_references():
+    """With attention and feed-forward off, blocks are the identity and hints just add up."""
+    params = _noisy_params()
+    for part in ("self_attn", "cross_attn", "ffn"):
+        last = "down" if part == "ffn" else "o"
+        for blocks in (params["blocks"], params["branch"]["blocks"]["block"]):
+            blocks[part][last] = jax.tree.map(jnp.zeros_like, blocks[part][last])
+    x, timestep, condition, text = _inputs()
+    changed = functional.apply(
+        TINY, params, x, timestep, condition + 1, text, FRAMES, method="every_frame"
+    )
+    same = functional.apply(
+        TINY, params, x, timestep, condition, text, FRAMES, method="every_frame"
+    )
+    moved = np.abs(changed - same).max(axis=(0, 2, 3, 4)) > 1e-4
+    np.testing.assert_array_equal(moved, [False, True, True, True, True])
+
+
+def test_timestep_of_a_frame_touches_that_frame_only_when_attention_is_off():
+    params = _noisy_params()
+    for part in ("self_attn", "cross_attn"):
+        params["blocks"][part]["o"] = jax.tree.map(jnp.zeros_like, params["blocks"][part]["o"])
+    x, timestep, _, text = _inputs()
+
+    def run(timestep):
+        return functional.apply(TINY, params, x, timestep, None, text, FRAMES, method="every_frame")
+
+    moved = np.abs(run(timestep.at[0, 2].add(300.0)) - run(timestep)).max(axis=(2, 3, 4)) > 1e-5
+    expected = np.zeros((2, 5), bool)
+    expected[0, 2] = True
+    np.testing.assert_array_equal(moved, expected)
+
+
+@pytest.mark.parametrize("what", ["timestep", "text", "reference", "condition"])
+def test_every_input_reaches_the_target_frames(what):
+    x, timestep, condition, text = _inputs()
+    before = functional.apply(TINY, _noisy_params(), x, timestep, condition, text, FRAMES)
+    changed = {
+        "timestep": (x, timestep.at[:, 1].set(1.0), condition, text),
+        "text": (x, timestep, condition, text + 1.0),
+        "reference": (x.at[:, 0].add(1.0), timestep, condition, text),
+        "condition": (x, timestep, condition + 1.0, text),
+    }[what]
+    after = functional.apply(TINY, _noisy_params(), *changed, FRAMES)
+    assert float(jnp.abs(after - before).max()) > 1e-3
+
+
+def test_clean_prediction_starts_as_its_base():
+    config = dataclasses.replace(TINY, prediction="clean", text_width=0)
+    x, timestep, condition, _ = _inputs()
+    base = jax.random.normal(jax.random.key(5), (2, 3, 4, 6, 4))
+    params = functional.init(config, 0)
+    got = functional.apply(config, params, x, timestep, condition, None, FRAMES, base=base)
+    np.testing.assert_array_equal(got, base)
+    assert "cross_attn" not in params["blocks"]
+    assert "text_embedding" not in params
+
+
+@pytest.mark.parametrize(
+    "change", [{"remat": "full"}, {"remat": "dots"}, {"unroll": 3}, {"dtype": "bfloat16"}]
+)
+def test_ways_of_computing_do_not_change_the_result(change):
+    x, timestep, condition, text = _inputs()
+    params = _noisy_params()
+
+    def loss(params, config):
+        out = functional.apply(config, params, x, timestep, condition, text, FRAMES)
+        return jnp.mean(jnp.square(out))
+
+    value, gradient = jax.value_and_grad(loss)(params, TINY)
+    got, got_gradient = jax.value_and_grad(loss)(params, dataclasses.replace(TINY, **change))
+    tolerance = 0.05 if "dtype" in change else 1e-4
+    np.testing.assert_allclose(got, value, rtol=tolerance)
+    norm = _norm(jax.tree.map(jnp.subtract, gradient, got_gradient)) / _norm(gradient)
+    assert norm < 2 * tolerance
+
+
+def test_the_released_size_has_five_billion_backbone_parameters_and_builds_abstractly():
+    config = DenoiserConfig(
+        width=3072,
+        heads=24,
+        layers=30,
+        mlp_width=14336,
+        text_width=4096,
+        branch_layers=tuple(range(0, 30, 2)),
+        condition_channels=96,
+    )
+    params = functional.abstract_params(config)
+    branch = functional.count_params(params["branch"])
+    backbone = functional.count_params(params) - branch
+    assert backbone == pytest.approx(5.0e9, rel=0.01)
+    assert branch == pytest.approx(2.6e9, rel=0.02)
+    frames = FrameLayout(references=4, target=9, preceding=2)
+    x = jax.ShapeDtypeStruct((1, 15, 44, 80, 48), jnp.float32)
+    out = jax.eval_shape(
+        lambda params, x, t, s, text: functional.apply(config, params, x, t, s, text, frames),
+        params,
+        x,
+        jax.ShapeDtypeStruct((1, 15), jnp.float32),
+        jax.ShapeDtypeStruct((1, 11, 44, 80, 96), jnp.float32),
+        jax.ShapeDtypeStruct((1, 512, 4096), jnp.float32),
+    )
+    assert out.shape == (1, 9, 44, 80, 48)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": 5}, "heads"),
+        ({"patch": (2, 2, 2)}, "patch"),
+        ({"branch_layers": (0, 3)}, "branch_layers"),
+        ({"branch_layers": ()}, "condition_channels"),
+        ({"remat": "some"}, "remat"),
+    ],
+)
+def test_configs_that_contradict_themselves_are_refused(change, message):
+    with pytest.raises(ValueError, match=f"denoiser.{message}: got"):
+        dataclasses.replace(TINY, **change)
+
+
+def test_inputs_that_do_not_fit_are_refused_by_name():
+    x, timestep, condition, text = _inputs()
+    params = _noisy_params()
+
+    def run(x=x, timestep=timestep, condition=condition, text=text, **kwargs):
+        return functional.apply(TINY, params, x, timestep, condition, text, FRAMES, **kwargs)
+
+    with pytest.raises(ValueError, match="x: got"):
+        run(x=x[:, 1:])
+    with pytest.raises(ValueError, match="timestep: got"):
+        run(timestep=timestep[:, 0])
+    with pytest.raises(ValueError, match="condition: got"):
+        run(condition=condition[..., 1:])
+    with pytest.raises(ValueError, match="text: got None"):
+        run(text=None)
+    with pytest.raises(ValueError, match="base: got"):
+        run(base=x[:, 1:4])
+
+
+def _inputs():
+    keys = jax.random.split(jax.random.key(1), 4)
+    x = jax.random.normal(keys[0], (2, FRAMES.total, 4, 6, 4))
+    timestep = jax.random.uniform(keys[1], (2, FRAMES.total), maxval=600.0)
+    condition = jax.random.normal(keys[2], (2, FRAMES.remembered, 4, 6, 5))
+    return x, timestep, condition, jax.random.normal(keys[3], (2, 3, 8))
+
+
+def _noisy_params():
+    """Return parameters without the zeros of initialisation, which hide mistakes."""
+    leaves, structure = jax.tree.flatten(functional.init(TINY, 0))
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    noisy = [
+        leaf + 0.1 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(structure, noisy)
+
+
+def _norm(tree):
+    return float(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)) ** 0.5)
