@@ -22,14 +22,11 @@ class ChunkConfig:
             release uses 9: 33).
         preceding: past latent frames right before the clean first one that the denoiser sees (later
             chunks only).
-        references: at most this many further past latent frames, picked by overlap of what they
-            see.
         temporal_stride: video frames per latent frame after the first.
     """
 
     latent_frames: int = 5
     preceding: int = 2
-    references: int = 0
     temporal_stride: int = 4
 
     def __post_init__(self) -> None:
@@ -38,9 +35,8 @@ class ChunkConfig:
                 f"chunk.latent_frames: got {self.latent_frames}, expected at least 2 "
                 "(one clean frame and one to generate); set it to 5"
             )
-        for name in ("preceding", "references"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"chunk.{name}: got {getattr(self, name)}, expected 0 or more")
+        if self.preceding < 0:
+            raise ValueError(f"chunk.preceding: got {self.preceding}, expected 0 or more")
         if self.temporal_stride < 1:
             raise ValueError(
                 f"chunk.temporal_stride: got {self.temporal_stride}, expected at least 1"
