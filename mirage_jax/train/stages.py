@@ -41,10 +41,14 @@ def make_objective(
     if stage == "codec":
         return CodecObjective(world, train, val)
     codec = latents_lib.load_codec(workdir, world.codec)
-    latents = latents_lib.encode_split(codec, train, workdir / "latents" / "train", report)
+    latents = latents_lib.encode_split(
+        codec, train, workdir / "latents" / "train", mirror=world.data.mirror, report=report
+    )
     config = world.depth_train if stage == "depth" else world.denoiser_train
     chosen = fixed_clips(val, config.validation_clips)
-    val_latents = latents_lib.encode_split(codec, chosen, workdir / "latents" / "val", report)
+    val_latents = latents_lib.encode_split(
+        codec, chosen, workdir / "latents" / "val", report=report
+    )
     shown = validation_windows(val_latents, chosen, world.chunk, config.windows.memory_frames)
     if stage == "depth":
         return DepthObjective(world, latents, shown)

@@ -60,7 +60,7 @@ def draw_batch(
     rng = generator_for(seed, step, Purpose.CLIP_WINDOW)
     clips = clip_indices(len(latents.video), seed=seed, step=step, batch=batch)
     windows = [
-        draw_window(rng, int(clip), row < config.num_first(batch), latents.frames, config, chunk)
+        draw_window(rng, latents, int(clip), row < config.num_first(batch), config, chunk)
         for row, clip in enumerate(clips)
     ]
     return gather(latents, windows, chunk, config.memory_frames)
@@ -68,17 +68,18 @@ def draw_batch(
 
 def draw_window(
     rng: np.random.Generator,
+    latents: Latents,
     clip: int,
     first: bool,
-    frames: int,
     config: WindowConfig,
     chunk: ChunkConfig,
 ) -> Window:
-    """Draw one window of a clip of `frames` latent frames.
+    """Draw one window of a clip.
 
     Raises:
         ValueError: if the clip is too short for a chunk and what precedes it.
     """
+    frames = latents.frames
     lowest = 0 if first else chunk.preceding
     highest = frames - chunk.latent_frames
     if highest < lowest:
@@ -86,7 +87,7 @@ def draw_window(
             f"clips: got {frames} latent frames, expected at least "
             f"{chunk.latent_frames + chunk.preceding}; record longer clips or shorten the chunk"
         )
-    mirrored, direction = int(rng.integers(2)), int(rng.integers(2))
+    mirrored, direction = int(rng.integers(latents.video.shape[1])), int(rng.integers(2))
     start = int(rng.integers(lowest, highest + 1))
     memory: tuple[MemoryFrame, ...] = ()
     if rng.random() >= config.memory_off:
