@@ -72,13 +72,13 @@ def get_config(variant: str = "tiny") -> ConfigDict:
         "windows": {"memory_frames": 4},
     }
     config.denoiser_train = {
-        "steps": 1300,
+        "steps": 1100,
         "batch": 8,
         "learning_rate": 1e-3,
         "warmup_steps": 50,
         "ema_decay": 0.99,
         "log_steps": 25,
-        "validate_steps": 300,
+        "validate_steps": 275,
         "checkpoint_steps": 150,
         "flow": {"shift": 5.0, "shared_fraction": 1.0},
         "windows": {"memory_frames": 6, "first_fraction": 0.25, "memory_off": 0.1},
