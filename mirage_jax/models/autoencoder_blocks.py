@@ -21,7 +21,7 @@ Past = tuple[jax.Array, ...]
 
 # Norms divide by the length of the channel vector; the term only guards an all-zero one.
 NORM_EPS = 1e-12
-_fan_in = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+_fan_in = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class Stream:
