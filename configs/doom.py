@@ -41,6 +41,8 @@ def get_config(variant: str = "tiny") -> ConfigDict:
         "branch_layers": (0, 2, 4),
         "condition_channels": 60,
         "prediction": "clean",
+        "products": "bfloat16",
+        "attention": "recomputed",
     }
     config.learned_read = {"latent_channels": 48, "feature_channels": 6, "width": 96, "blocks": 4}
     config.memory = {
@@ -72,7 +74,7 @@ def get_config(variant: str = "tiny") -> ConfigDict:
         "windows": {"memory_frames": 4},
     }
     config.denoiser_train = {
-        "steps": 1100,
+        "steps": 1600,
         "batch": 8,
         "learning_rate": 1e-3,
         "warmup_steps": 50,
