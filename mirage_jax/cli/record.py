@@ -31,9 +31,7 @@ def command() -> None:
 @command.command()
 @_OUT
 @click.option("--split", type=click.Choice(["train", "val"]), required=True)
-@click.option(
-    "--clips-per-level", default=16, show_default=True, type=click.IntRange(min=1)
-)
+@click.option("--clips-per-level", default=16, show_default=True, type=click.IntRange(min=1))
 @_SEED
 @_FRAMES
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1))
@@ -41,7 +39,7 @@ def command() -> None:
     "--level",
     "levels",
     multiple=True,
-    help="Record only this level, e.g. freedoom2/MAP01; may be repeated. Default: all of the split.",
+    help="Record only this level, e.g. freedoom2/MAP01; repeatable. Default: all of the split.",
 )
 def doom(
     out: Path,
@@ -56,6 +54,7 @@ def doom(
 
     Stopped recordings go on where they were when the same command is given again.
     """
+    _require_game()
     from mirage_jax.data.doom.dataset import RecordConfig, SplitRequest, record_split
     from mirage_jax.data.doom.levels import parse_level
 
@@ -71,6 +70,16 @@ def doom(
     click.echo(f"{split}: {len(request.chosen_levels) * clips_per_level} clips in {out}")
 
 
+def _require_game() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("vizdoom", "numba") if find_spec(name) is None]
+    if missing:
+        raise click.UsageError(
+            f"recording Doom needs {' and '.join(missing)}; pip install 'mirage-jax[doom]'"
+        )
+
+
 def _print_level(report: Any, frames: int) -> None:
     if not report.seconds:
         click.echo(f"{report.level}: already recorded")
@@ -81,3 +90,17 @@ def _print_level(report: Any, frames: int) -> None:
         f"{report.level}: {report.clips} clips, {speed:.0f} frames/s, "
         f"rejected {report.rejected.total()} ({reasons or 'none'})"
     )
+
+
+@command.command()
+@_OUT
+@click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
+@click.option("--clips", default=4, show_default=True, type=click.IntRange(min=1))
+@_SEED
+@_FRAMES
+def procedural(out: Path, split: str, clips: int, seed: int, frames: int) -> None:
+    """Draw rooms of textured boxes with one moving box; needs no game."""
+    from mirage_jax.data.procedural import ProceduralConfig, record_split
+
+    record_split(out, split, clips, seed=seed, config=ProceduralConfig(frames=frames))
+    click.echo(f"{split}: {clips} clips in {out}")

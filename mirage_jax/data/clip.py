@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAX_OBJECTS = 64
-KINDS = ("unknown", "wall", "floor", "ceiling", "sky")
 FAR = 1000.0  # depth of sky, metres
 
 

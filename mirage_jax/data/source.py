@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mirage_jax.data.clip import TEXTS, ClipShape
+from mirage_jax.data.clip import TEXTS, ClipShape, clip_spec
+
+_SCALARS = {name: dtype for name, (dims, dtype) in clip_spec(ClipShape()).items() if not dims}
 
 
 class ClipSource:
@@ -58,6 +60,8 @@ class ClipSource:
             ) from error
         for name in TEXTS:
             clip[name] = bytes(clip[name]).decode()
+        for name, dtype in _SCALARS.items():
+            clip[name] = dtype.type(clip[name])
         return clip
 
     @property
@@ -109,3 +113,17 @@ def open_clips(directory: str | os.PathLike[str], split: str) -> ClipSource:
     if missing:
         raise ValueError(f"directory: {missing[0]} is missing ({len(missing)} files); record again")
     return ClipSource(os.fspath(folder), split, paths, splits[split].shard_lengths)
+
+
+def load_fields(source: ClipSource, fields: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    """Read chosen arrays of every clip into memory.
+
+    A training that draws many short windows decodes each clip once this way; rgb alone takes
+    3 MB a clip of 81 frames at 96x128.
+
+    Raises:
+        KeyError: a field that clips do not have.
+    """
+    # Copies free the rest of the record, of which decoded arrays are views.
+    clips = (source[index] for index in range(len(source)))
+    return [{name: np.array(clip[name]) for name in fields} for clip in clips]

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+from jaxtyping import Float
 
 from mirage_jax.data.doom.wad import LevelGeometry
+from mirage_jax.data.kinds import CEILING, FLOOR, SKY, UNKNOWN, WALL
 
-UNKNOWN, WALL, FLOOR, CEILING, SKY = 0, 1, 2, 3, 4
 _NEAR = 1e-3
 
 
@@ -61,7 +62,12 @@ def doom_pinhole(width: int, height: int) -> Pinhole:
 
 
 def cast_depth(
-    geometry: LevelGeometry, floor: np.ndarray, ceiling: np.ndarray, *, eye: Eye, pinhole: Pinhole
+    geometry: LevelGeometry,
+    floor: Float[np.ndarray, "s"],
+    ceiling: Float[np.ndarray, "s"],
+    *,
+    eye: Eye,
+    pinhole: Pinhole,
 ) -> CastResult:
     """Cast the z-depth and the kind of surface at every pixel centre.
 

@@ -40,9 +40,7 @@ class SplitRequest:
 
     def __post_init__(self) -> None:
         if self.clips_per_level < 1:
-            raise ValueError(
-                f"clips_per_level: got {self.clips_per_level}, expected at least 1"
-            )
+            raise ValueError(f"clips_per_level: got {self.clips_per_level}, expected at least 1")
         for level in self.chosen_levels:
             require_recordable(level, self.split)
 
@@ -99,9 +97,7 @@ def _writer(request: SplitRequest) -> SplitWriter:
     return SplitWriter(request.directory, NAME, request.split, len(request.chosen_levels))
 
 
-def _record_shard(
-    request: SplitRequest, shard: int, engine: Engine | None = None
-) -> LevelReport:
+def _record_shard(request: SplitRequest, shard: int, engine: Engine | None = None) -> LevelReport:
     writer = _writer(request)
     level = request.chosen_levels[shard]
     rejected: collections.Counter[str] = collections.Counter()

@@ -12,16 +12,16 @@ import math
 import tempfile
 from typing import Any, NamedTuple
 
-import cv2
 import numba
 import numpy as np
 
+from mirage_jax.data.clip import FAR
 from mirage_jax.data.doom import cast
 from mirage_jax.data.doom.levels import Level, wad_path
 from mirage_jax.data.doom.wad import LevelMap, read_level
+from mirage_jax.data.kinds import FLOOR
 
 UNITS_PER_METRE = 32.0
-FAR = 1000.0  # depth given to sky, metres
 FRAMES_PER_SECOND = 17.5
 EYE_HEIGHT = 41.0  # above the floor, map units
 
@@ -73,7 +73,7 @@ class Observation(NamedTuple):
     """What is recorded of one frame, plus what planning needs.
 
     ``rgb`` [H,W,3] uint8; ``depth`` [H,W] float32 metres (0 unknown, 1000 sky); ``kind`` [H,W]
-    uint8 as in ``cast.py``; ``sprite``, ``moving`` [H,W] bool; ``object_index`` [H,W] uint8: 0 or
+    uint8 as in ``kinds.py``; ``sprite``, ``moving`` [H,W] bool; ``object_index`` [H,W] uint8: 0 or
     1 + row of ``objects``; ``cam_to_world`` [4,4] float64 (OpenCV axes, metres); ``eye`` in map
     units; ``floor``, ``ceiling`` [s]: live sector heights; ``depth_buffer`` [480,640] uint8: the
     engine's own coarse one, when asked for; ``secrets``: secret places found so far.
@@ -154,12 +154,12 @@ class Engine:
             self._game.send_game_command(command)
         self._light_left = 0
         # The first frames are dark and the goggles take effect after a tic.
-        self._act((0.0, 0.0, 0.0), _TICS)
+        self.act((0.0, 0.0, 0.0), _TICS)
 
     def teleport(self, x: int, y: int) -> bool:
         """Put the player at a place in map units; False if the place is blocked or unsafe."""
         self._game.send_game_command(f"warp {x} {y}")
-        self._act((0.0, 0.0, 0.0), _SETTLE_TICS)
+        self.act((0.0, 0.0, 0.0), _SETTLE_TICS)
         eye = self._eye()
         floor = self._floor_under(x, y)
         landed = abs(eye.x - x) < 2 and abs(eye.y - y) < 2
@@ -168,8 +168,8 @@ class Engine:
     def turn_to(self, yaw_degrees: float) -> None:
         """Turn on the spot to a yaw from +x towards +y."""
         change = yaw_degrees - math.degrees(self._eye().yaw)
-        self._act((0.0, 0.0, -((change + 180) % 360 - 180)), 1)
-        self._act((0.0, 0.0, 0.0), 1)
+        self.act((0.0, 0.0, -((change + 180) % 360 - 180)), 1)
+        self.act((0.0, 0.0, 0.0), 1)
 
     def move(self, dx: float, dy: float, turn_degrees: float) -> None:
         """Advance one frame, aiming at a displacement in map units and a turn to the left.
@@ -185,24 +185,24 @@ class Engine:
         forward = thrust_x * math.cos(yaw) + thrust_y * math.sin(yaw)
         right = thrust_x * math.sin(yaw) - thrust_y * math.cos(yaw)
         commands = np.clip(
-            [forward * _COMMAND_PER_THRUST, right * _COMMAND_PER_THRUST], -_MAX_COMMAND, _MAX_COMMAND
+            [forward * _COMMAND_PER_THRUST, right * _COMMAND_PER_THRUST],
+            -_MAX_COMMAND,
+            _MAX_COMMAND,
         )
-        self._act((commands[0], commands[1], -turn_degrees / _TICS), _TICS)
+        self.act((commands[0], commands[1], -turn_degrees / _TICS), _TICS)
 
     def observe(self) -> Observation:
         """Read the current frame."""
         state = self._state
         eye = self._eye()
         floor, ceiling = self._sector_heights()
-        surface = cast.cast_depth(
-            self.map.geometry, floor, ceiling, eye=eye, pinhole=self.pinhole
-        )
+        surface = cast.cast_depth(self.map.geometry, floor, ceiling, eye=eye, pinhole=self.pinhole)
         depth = np.where(np.isinf(surface.depth), FAR, surface.depth / UNITS_PER_METRE)
         objects = tuple(_seen_object(label) for label in state.labels if label.value != 255)
         values = [label.value for label in state.labels if label.value != 255]
         moving_values = np.zeros(256, np.bool_)
         rows = np.zeros(256, np.uint8)
-        for row, (value, one) in enumerate(zip(values, objects)):
+        for row, (value, one) in enumerate(zip(values, objects, strict=True)):
             moving_values[value] = one.moving
             rows[value] = row + 1
         sprite, moving, object_index = _reduce_labels(
@@ -262,7 +262,12 @@ class Engine:
         game.init()
         return game
 
-    def _act(self, command: tuple[float, float, float], tics: int) -> None:
+    def act(self, command: tuple[float, float, float], tics: int) -> None:
+        """Hold one engine command for some tics: forward, right (thrust) and right turn (degrees).
+
+        Raises:
+            LevelLeft: the player reached the exit.
+        """
         if self._light_left <= 0:
             self._game.send_game_command("give Infrared")
             self._light_left = _LIGHT_TICS
@@ -290,7 +295,7 @@ class Engine:
         eye = self._eye()._replace(x=x, y=y)
         column = cast.Pinhole(1, 3, 1.0, 1e-3)
         below = cast.cast_depth(self.map.geometry, floor, ceiling, eye=eye, pinhole=column)
-        if below.kind[2, 0] != cast.FLOOR:
+        if below.kind[2, 0] != FLOOR:
             return None
         return eye.z - float(below.depth[2, 0]) * 1e3
 
@@ -325,10 +330,24 @@ def _forward_distance(position: tuple[float, float, float], eye: cast.Eye) -> fl
     return max(dx * math.cos(eye.yaw) + dy * math.sin(eye.yaw), 0.05)
 
 
-def _reduce_picture(picture: np.ndarray, factor: int) -> np.ndarray:
-    height, width = picture.shape[:2]
-    size = (width // factor, height // factor)
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+@numba.njit(cache=True)
+def _reduce_picture(picture, factor):
+    """Average blocks of factor x factor pixels, rounding to the nearest value."""
+    height, width = picture.shape[0] // factor, picture.shape[1] // factor
+    reduced = np.empty((height, width, 3), np.uint8)
+    area = factor * factor
+    sums = np.empty((width, 3), np.int32)
+    for i in range(height):
+        sums[:] = 0
+        for row in range(i * factor, (i + 1) * factor):
+            for j in range(width):
+                for column in range(j * factor, (j + 1) * factor):
+                    for channel in range(3):
+                        sums[j, channel] += picture[row, column, channel]
+        for j in range(width):
+            for channel in range(3):
+                reduced[i, j, channel] = (sums[j, channel] + area // 2) // area
+    return reduced
 
 
 @numba.njit(cache=True)
@@ -340,10 +359,16 @@ def _reduce_labels(labels, factor, moving_values, rows):
     index = np.zeros((height, width), np.uint8)
     for i in range(height):
         for j in range(width):
-            index[i, j] = rows[labels[i * factor + factor // 2, j * factor + factor // 2]]
-            for value in labels[
-                i * factor : (i + 1) * factor, j * factor : (j + 1) * factor
-            ].flat:
-                sprite[i, j] |= value >= _FIRST_SPRITE
-                moving[i, j] |= moving_values[value]
+            block = labels[i * factor : (i + 1) * factor, j * factor : (j + 1) * factor]
+            index[i, j] = rows[block[factor // 2, factor // 2]]
+            largest = 0
+            for row in range(factor):
+                for column in range(factor):
+                    largest = max(largest, block[row, column])
+            if largest < _FIRST_SPRITE:
+                continue
+            sprite[i, j] = True
+            for row in range(factor):
+                for column in range(factor):
+                    moving[i, j] |= moving_values[block[row, column]]
     return sprite, moving, index

@@ -29,7 +29,9 @@ class Motion(NamedTuple):
 class Policy(Protocol):
     """Decides the motion of each frame from the observation before it."""
 
-    def next_motion(self, observation: Observation) -> Motion: ...
+    def next_motion(self, observation: Observation) -> Motion:
+        """Return the motion that leads to the next frame."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +209,7 @@ class OutAndBack:
         index = min(int(place), len(self._trail) - 2)
         part = place - index
         first, second = self._trail[index], self._trail[index + 1]
-        x, y, yaw = ((1 - part) * a + part * b for a, b in zip(first, second))
+        x, y, yaw = ((1 - part) * a + part * b for a, b in zip(first, second, strict=True))
         return x, y, yaw
 
 

@@ -22,7 +22,6 @@ from mirage_jax.data.doom import cast
 from mirage_jax.data.doom.engine import (
     UNITS_PER_METRE,
     Engine,
-    EngineSettings,
     LevelLeft,
     Observation,
 )
@@ -223,13 +222,3 @@ def assemble_clip(observations: list[Observation], intrinsics: np.ndarray) -> di
         for name in fields
     }
     return stacked | objects.arrays() | {"object_index": index, "intrinsics": intrinsics}
-
-
-__all__ = [
-    "EngineSettings",
-    "RecordConfig",
-    "Rejected",
-    "assemble_clip",
-    "record_clip",
-    "record_level",
-]
