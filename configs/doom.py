@@ -21,6 +21,15 @@ def get_config(variant: str = "tiny") -> ConfigDict:
     config.name = f"doom_{variant}"
     config.seed = 0
     config.data = {"source": "recorded", "directory": "data/doom", "height": 96, "width": 128}
+    _set_models(config)
+    _set_stages(config)
+    if variant == "base":
+        _enlarge(config)
+    return config
+
+
+def _set_models(config: ConfigDict) -> None:
+    """Set the sizes of the models, the memory, the chunk and the sampler."""
     config.codec = {
         "latent_channels": 48,
         "spatial_stride": 8,
@@ -53,6 +62,10 @@ def get_config(variant: str = "tiny") -> ConfigDict:
     }
     config.chunk = {"latent_frames": 7, "preceding": 2, "temporal_stride": 2}
     config.sampling = {"steps": 4, "shift": 5.0, "solver": "unipc"}
+
+
+def _set_stages(config: ConfigDict) -> None:
+    """Set the three stages of training."""
     config.codec_train = {
         "steps": 2000,
         "batch": 6,
@@ -85,9 +98,6 @@ def get_config(variant: str = "tiny") -> ConfigDict:
         "flow": {"shift": 5.0, "shared_fraction": 1.0},
         "windows": {"memory_frames": 6, "first_fraction": 0.25, "memory_off": 0.1},
     }
-    if variant == "base":
-        _enlarge(config)
-    return config
 
 
 def _enlarge(config: ConfigDict) -> None:
@@ -98,6 +108,7 @@ def _enlarge(config: ConfigDict) -> None:
     )
     config.depth_head.update(width=256, blocks=8)
     config.denoiser.update(width=1024, heads=16, layers=16, mlp_width=4096, remat="dots")
+    config.denoiser.update(dtype="bfloat16", products="plain", attention="library")
     config.denoiser.branch_layers = (0, 2, 4, 6, 8, 10, 12, 14)
     config.learned_read.update(width=384, blocks=8)
     config.memory.capacity = 131_072
