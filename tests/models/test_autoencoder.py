@@ -106,10 +106,8 @@ def test_encode_and_decode_match_the_release(golden, released, frames):
     assert_near(decoded, golden[f"y{frames}"])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_streamed_equals_whole(family):
-    config = FAMILIES[family]
-    params = random_params(config)
+def test_streamed_equals_whole():
+    config, params = TINY, random_params(TINY)
     video = clip(9)
     latents = call(config, params, video, "encode")
     assert_near(call(config, params, video, "encode_streamed"), latents)
@@ -165,9 +163,8 @@ def test_gradient_reaches_every_weight():
         )
 
     slopes = functional.flatten(jit(jax.grad(loss))(params))
-    # Keys differ by a constant when their bias moves, which softmax does not see.
-    idle = [path for path, slope in slopes.items() if not jnp.abs(slope).max() > 0]
-    assert idle == []
+    idle = {path for path, slope in slopes.items() if not jnp.abs(slope).max() > 0}
+    assert idle == {("latent_mean",), ("latent_std",)}  # they cancel in a reconstruction
 
 
 def test_half_precision_keeps_its_type_and_stays_close():
@@ -176,14 +173,6 @@ def test_half_precision_keeps_its_type_and_stays_close():
     half = call(TINY, params, clip(9).astype(jnp.bfloat16), "encode")
     assert half.dtype == jnp.bfloat16
     assert jnp.abs(half.astype(jnp.float32) - full).mean() < 0.1 * jnp.abs(full).mean()
-
-
-def test_fresh_weights_are_finite_and_leave_latents_as_they_are():
-    config = dataclasses.replace(TINY, multipliers=(1,), temporal_downsample=())
-    params = functional.init(config, 0)
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-    assert params["latent_std"].tolist() == [1.0] * 3
-    assert params["latent_mean"].tolist() == [0.0] * 3
 
 
 def test_patches_are_ordered_by_colour_then_column_then_row():
