@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
-from mirage_jax.models.layers import AffineLayerNorm, Attention, FeedForward, modulate
+from mirage_jax.models.layers import AffineLayerNorm, Attention, BlockSizes, FeedForward, modulate
 from mirage_jax.models.rotary import rotate_pairs
 
 
@@ -40,18 +40,16 @@ class Block(nnx.Module):
     gate2) = modulation of the block + projected timestep embedding of the frame.
     """
 
-    def __init__(
-        self, width: int, heads: int, mlp_width: int, eps: float, has_text: bool, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, sizes: BlockSizes, has_text: bool, *, rngs: nnx.Rngs):
         """Draw the block's parameters."""
-        self.eps = eps
+        self.eps, width = sizes.eps, sizes.width
         drawn = jax.random.normal(rngs.params(), (6, width)) / width**0.5
         self.modulation = nnx.Param(drawn, axes=(None, "embed"))
-        self.self_attn = Attention(width, heads, eps, rngs=rngs)
+        self.self_attn = Attention(sizes, rngs=rngs)
         if has_text:
-            self.norm3 = AffineLayerNorm(width, eps)
-            self.cross_attn = Attention(width, heads, eps, rngs=rngs)
-        self.ffn = FeedForward(width, mlp_width, rngs=rngs)
+            self.norm3 = AffineLayerNorm(width, sizes.eps)
+            self.cross_attn = Attention(sizes, rngs=rngs)
+        self.ffn = FeedForward(sizes, rngs=rngs)
 
     def __call__(
         self, x: Float[jax.Array, "b t s d"], inputs: BlockInputs

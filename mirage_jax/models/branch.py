@@ -13,18 +13,16 @@ from jaxtyping import Float
 
 from mirage_jax.models.block import Block, BlockInputs
 from mirage_jax.models.functional import scan_layers, stack_layers
-from mirage_jax.models.layers import Linear
-
-_zeros = nnx.initializers.zeros
+from mirage_jax.models.layers import BlockSizes, Linear
 
 
 class BranchBlock(nnx.Module):
     """A whole block, and a projection of its output that is the hint."""
 
-    def __init__(self, block: Block, width: int, *, rngs: nnx.Rngs):
-        """Wrap `block` and make the zero projection."""
-        self.block = block
-        self.after_proj = Linear(width, width, ("embed", None), rngs=rngs, kernel_init=_zeros)
+    def __init__(self, sizes: BlockSizes, has_text: bool, *, rngs: nnx.Rngs):
+        """Draw the block and make the zero projection."""
+        self.block = Block(sizes, has_text, rngs=rngs)
+        self.after_proj = _zero_projection(sizes, rngs)
 
     def __call__(
         self, x: Float[jax.Array, "b t s d"], inputs: BlockInputs
@@ -37,20 +35,22 @@ class BranchBlock(nnx.Module):
 class MemoryBranch(nnx.Module):
     """Side branch with one block for each hint."""
 
-    def __init__(self, build_block, layers: int, in_width: int, width: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, sizes: BlockSizes, has_text: bool, layers: int, in_width: int, *, rngs: nnx.Rngs
+    ):
         """Make the branch.
 
         Args:
-          build_block: function of rngs that returns a backbone block.
+          sizes: of the blocks, those of the backbone.
+          has_text: whether blocks attend to text.
           layers: number of branch blocks.
           in_width: channels of the condition in one patch.
-          width: model width.
           rngs: source of keys.
         """
-        self.patch_embedding = Linear(in_width, width, (None, "embed"), rngs=rngs)
-        self.before_proj = Linear(width, width, ("embed", None), rngs=rngs, kernel_init=_zeros)
+        self.patch_embedding = Linear(in_width, sizes.width, (None, "embed"), rngs=rngs)
+        self.before_proj = _zero_projection(sizes, rngs)
         self.blocks = stack_layers(
-            lambda rngs: BranchBlock(build_block(rngs), width, rngs=rngs), layers, rngs=rngs
+            lambda rngs: BranchBlock(sizes, has_text, rngs=rngs), layers, rngs=rngs
         )
 
     def __call__(
@@ -76,3 +76,14 @@ class MemoryBranch(nnx.Module):
             self.blocks, lambda block, x, _: block(x, inputs), x, remat=remat, unroll=unroll
         )
         return hints
+
+
+def _zero_projection(sizes: BlockSizes, rngs: nnx.Rngs) -> Linear:
+    return Linear(
+        sizes.width,
+        sizes.width,
+        ("embed", None),
+        rngs=rngs,
+        kernel_init=nnx.initializers.zeros,
+        products=sizes.products,
+    )

@@ -11,7 +11,7 @@ Read next: `block.py`, `branch.py`, `rotary.py`; `convert.py` for released weigh
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,8 @@ from jaxtyping import Float
 
 from mirage_jax.models.block import Block, BlockInputs
 from mirage_jax.models.branch import MemoryBranch
-from mirage_jax.models.functional import REMAT, scan_layers, stack_layers
-from mirage_jax.models.layers import Linear, modulate
+from mirage_jax.models.functional import scan_layers, stack_layers
+from mirage_jax.models.layers import BlockSizes, Linear, modulate
 from mirage_jax.models.rotary import FrameLayout, rotary_table, timestep_sinusoid
 
 __all__ = ["Denoiser", "DenoiserConfig", "FrameLayout"]
@@ -47,6 +47,9 @@ class DenoiserConfig:
       eps: added to variances in every norm.
       prediction: "velocity", or "clean" for `base` plus a correction.
       dtype: of activations and products; parameters stay as they are.
+      products: "plain", or "bfloat16" operands for linear maps; see `layers.BlockSizes`. On CPUs
+        with AMX the latter with "recomputed" attention halves the time of a training step.
+      attention: "library" or "recomputed"; see `layers.BlockSizes`.
       remat: a key of `functional.REMAT`: what the backward pass recomputes.
       unroll: blocks run by one iteration of the scan; more compiles longer.
     """
@@ -65,6 +68,8 @@ class DenoiserConfig:
     eps: float = 1e-6
     prediction: Literal["velocity", "clean"] = "velocity"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    products: Literal["plain", "bfloat16"] = "plain"
+    attention: Literal["library", "recomputed"] = "library"
     remat: Literal["none", "dots", "full"] = "none"
     unroll: int = 1
 
@@ -91,13 +96,24 @@ class DenoiserConfig:
                 f"denoiser.condition_channels: got {self.condition_channels} with branch_layers "
                 f"{layers}, expected both or neither; use 0 and () for a model without memory"
             )
-        if self.remat not in REMAT:
-            raise ValueError(f"denoiser.remat: got {self.remat!r}, expected one of {list(REMAT)}")
+        for name in ("prediction", "dtype", "products", "attention", "remat"):
+            allowed = get_args(get_type_hints(DenoiserConfig)[name])
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"denoiser.{name}: got {getattr(self, name)!r}, expected one of {allowed}"
+                )
 
     @property
     def patch_cells(self) -> int:
         """Latent cells of a token."""
         return self.patch[0] * self.patch[1] * self.patch[2]
+
+    @property
+    def block_sizes(self) -> BlockSizes:
+        """Sizes of the blocks of backbone and branch."""
+        return BlockSizes(
+            self.width, self.heads, self.mlp_width, self.eps, self.products, self.attention
+        )
 
     def build(self, rngs: nnx.Rngs) -> "Denoiser":
         """Return the module with freshly drawn parameters."""
@@ -111,21 +127,23 @@ class Denoiser(nnx.Module):
         """Draw parameters; the head and the hints of the branch start at zero."""
         self.config = config
         width = config.width
-        build_block = functools.partial(_build_block, config)
+        sizes, has_text = config.block_sizes, config.text_width > 0
         patch_width = config.patch_cells * config.latent_channels
         self.patch_embedding = Linear(patch_width, width, (None, "embed"), rngs=rngs)
         self.time_embedding = Embedding(config.time_frequencies, width, jax.nn.silu, rngs=rngs)
         self.time_projection = Linear(width, 6 * width, ("embed", "mlp"), rngs=rngs)
-        if config.text_width:
+        if has_text:
             gelu = functools.partial(jax.nn.gelu, approximate=True)
             self.text_embedding = Embedding(config.text_width, width, gelu, rngs=rngs)
-        self.blocks = stack_layers(build_block, config.layers, rngs=rngs)
+        self.blocks = stack_layers(
+            lambda rngs: Block(sizes, has_text, rngs=rngs), config.layers, rngs=rngs
+        )
         if config.branch_layers:
             self.branch = MemoryBranch(
-                build_block,
+                sizes,
+                has_text,
                 len(config.branch_layers),
                 config.patch_cells * config.condition_channels,
-                width,
                 rngs=rngs,
             )
         self.head = Head(width, config.patch_cells * config.out_channels, config.eps, rngs=rngs)
@@ -280,12 +298,6 @@ def from_patches(
     (gh, gw), (_, ph, pw) = grid_hw, patch
     x = patches.reshape(b, t, gh, gw, ph, pw, -1).transpose(0, 1, 2, 4, 3, 5, 6)
     return x.reshape(b, t, gh * ph, gw * pw, -1)
-
-
-def _build_block(config: DenoiserConfig, rngs: nnx.Rngs) -> Block:
-    return Block(
-        config.width, config.heads, config.mlp_width, config.eps, config.text_width > 0, rngs=rngs
-    )
 
 
 def _check_inputs(config: DenoiserConfig, x, timestep, condition, text, frames) -> None:

@@ -6,12 +6,41 @@ softmax in float32. Each `nnx.Param` names its logical axes in `axes`. No stored
 Read next: `rotary.py` for positions, `denoiser.py` for how blocks are put together.
 """
 
+import dataclasses
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+from mirage_jax.models.products import bfloat16_product, recomputed_attention
+
+Products = Literal["plain", "bfloat16"]
 _xavier = nnx.initializers.xavier_uniform()
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSizes:
+    """Sizes of a transformer block, and how its products are computed.
+
+    Attributes:
+      width: channels of a token.
+      heads: attention heads.
+      mlp_width: hidden channels of the feed-forward net.
+      eps: added to variances in norms.
+      products: "plain" multiplies in the dtype of the activations, "bfloat16" rounds the operands
+        of every linear map but leaves the activations as they are.
+      attention: "library" is `jax.nn.dot_product_attention`, "recomputed" is
+        `products.recomputed_attention`.
+    """
+
+    width: int
+    heads: int
+    mlp_width: int
+    eps: float
+    products: Products = "plain"
+    attention: Literal["library", "recomputed"] = "library"
 
 
 class Linear(nnx.Module):
@@ -25,15 +54,21 @@ class Linear(nnx.Module):
         *,
         rngs: nnx.Rngs,
         kernel_init: nnx.Initializer = _xavier,
+        products: Products = "plain",
     ):
         """Make a kernel [in_width, out_width] with logical axes `axes`, and a zero bias."""
+        self.products = products
         kernel = kernel_init(rngs.params(), (in_width, out_width), jnp.float32)
         self.kernel = nnx.Param(kernel, axes=axes)
         self.bias = nnx.Param(jnp.zeros(out_width), axes=axes[1:])
 
     def __call__(self, x: Float[jax.Array, "... i"]) -> Float[jax.Array, "... o"]:
         """Return the mapped activations in the dtype of `x`."""
-        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+        if self.products == "bfloat16":
+            y = bfloat16_product(x, self.kernel[...])
+        else:
+            y = x @ self.kernel[...].astype(x.dtype)
+        return y + self.bias[...].astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -69,10 +104,11 @@ class AffineLayerNorm(nnx.Module):
 class FeedForward(nnx.Module):
     """Two linear maps with a tanh-approximated GELU between."""
 
-    def __init__(self, width: int, mlp_width: int, *, rngs: nnx.Rngs):
+    def __init__(self, sizes: BlockSizes, *, rngs: nnx.Rngs):
         """Make the maps width -> mlp_width -> width."""
-        self.up = Linear(width, mlp_width, ("embed", "mlp"), rngs=rngs)
-        self.down = Linear(mlp_width, width, ("mlp", "embed"), rngs=rngs)
+        width, hidden, products = sizes.width, sizes.mlp_width, sizes.products
+        self.up = Linear(width, hidden, ("embed", "mlp"), rngs=rngs, products=products)
+        self.down = Linear(hidden, width, ("mlp", "embed"), rngs=rngs, products=products)
 
     def __call__(self, x: Float[jax.Array, "... d"]) -> Float[jax.Array, "... d"]:
         """Return the transformed activations."""
@@ -86,15 +122,15 @@ class Attention(nnx.Module):
     every query sees every key.
     """
 
-    def __init__(self, width: int, heads: int, eps: float, *, rngs: nnx.Rngs):
+    def __init__(self, sizes: BlockSizes, *, rngs: nnx.Rngs):
         """Make the four projections and the two norms."""
-        self.heads = heads
-        self.q = Linear(width, width, ("embed", "heads"), rngs=rngs)
-        self.k = Linear(width, width, ("embed", "heads"), rngs=rngs)
-        self.v = Linear(width, width, ("embed", "heads"), rngs=rngs)
-        self.o = Linear(width, width, ("heads", "embed"), rngs=rngs)
-        self.norm_q = RMSNorm(width, eps, "heads")
-        self.norm_k = RMSNorm(width, eps, "heads")
+        self.heads, self.attention = sizes.heads, sizes.attention
+        self.q = _square(sizes, ("embed", "heads"), rngs)
+        self.k = _square(sizes, ("embed", "heads"), rngs)
+        self.v = _square(sizes, ("embed", "heads"), rngs)
+        self.o = _square(sizes, ("heads", "embed"), rngs)
+        self.norm_q = RMSNorm(sizes.width, sizes.eps, "heads")
+        self.norm_k = RMSNorm(sizes.width, sizes.eps, "heads")
 
     def __call__(
         self,
@@ -115,11 +151,13 @@ class Attention(nnx.Module):
         v = self._split(self.v(source))
         if rotate is not None:
             q, k = rotate(q), rotate(k)
-        y = jax.nn.dot_product_attention(q, k, v)
-        return self.o(y.reshape(x.shape))
+        return self.o(_ATTENTION[self.attention](q, k, v).reshape(x.shape))
 
     def _split(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+_ATTENTION = {"library": jax.nn.dot_product_attention, "recomputed": recomputed_attention}
 
 
 def layer_norm(x: Float[jax.Array, "... d"], eps: float) -> Float[jax.Array, "... d"]:
@@ -137,3 +175,7 @@ def modulate(
 ) -> Float[jax.Array, "*n d"]:
     """Return `layer_norm(x) * (1 + scale) + shift` in the dtype of `x`."""
     return (layer_norm(x, eps) * (1 + scale) + shift).astype(x.dtype)
+
+
+def _square(sizes: BlockSizes, axes: tuple[str, str], rngs: nnx.Rngs) -> Linear:
+    return Linear(sizes.width, sizes.width, axes, rngs=rngs, products=sizes.products)

@@ -1,0 +1,51 @@
+"""Hand-written gradients against the derived ones of the plain formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mirage_jax.models.products import bfloat16_product, recomputed_attention
+
+
+@pytest.fixture
+def keys():
+    return jax.random.split(jax.random.key(0), 4)
+
+
+def test_recomputed_attention_equals_the_librarys_in_value_and_gradient(keys):
+    q, k, v, weight = (3 * jax.random.normal(key, (2, 7, 3, 5)) for key in keys)
+
+    def loss(attend):
+        return lambda q, k, v: jnp.sum(attend(q, k, v) * weight)
+
+    with jax.default_matmul_precision("highest"):
+        expected = jax.value_and_grad(loss(jax.nn.dot_product_attention), (0, 1, 2))(q, k, v)
+        got = jax.value_and_grad(loss(recomputed_attention), (0, 1, 2))(q, k, v)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
+
+
+def test_recomputed_attention_survives_large_scores(keys):
+    q, k, v, _ = (jax.random.normal(key, (1, 4, 1, 2)) for key in keys)
+    out = recomputed_attention(1e4 * q, k, v)
+    gradient = jax.grad(lambda q: recomputed_attention(1e4 * q, k, v).sum())(q)
+    assert bool(jnp.isfinite(out).all())
+    assert bool(jnp.isfinite(gradient).all())
+
+
+@pytest.mark.parametrize("lead", [(6,), (2, 3, 4)])
+def test_bfloat16_product_equals_the_plain_one_to_its_rounding(keys, lead):
+    x = jax.random.normal(keys[0], (*lead, 8))
+    kernel = jax.random.normal(keys[1], (8, 5))
+    weight = jax.random.normal(keys[2], (*lead, 5))
+
+    def loss(product):
+        return lambda x, kernel: jnp.sum(product(x, kernel) * weight)
+
+    expected = jax.grad(loss(jnp.matmul), (0, 1))(x, kernel)
+    got = jax.grad(loss(bfloat16_product), (0, 1))(x, kernel)
+    for a, b in zip((bfloat16_product(x, kernel), *got), (x @ kernel, *expected), strict=True):
+        assert a.dtype == jnp.float32
+        assert float(jnp.linalg.norm((a - b).ravel()) / jnp.linalg.norm(b.ravel())) < 0.01
+    exact = jnp.round(8 * x) / 8, jnp.round(8 * kernel) / 8
+    np.testing.assert_array_equal(bfloat16_product(*exact), exact[0] @ exact[1])
