@@ -12,7 +12,7 @@ import click
 STAGES = ("codec", "depth", "denoiser")
 
 
-@click.command(help=__doc__.split("\n\n")[1])
+@click.command()
 @click.option("--config", required=True, help="Config file and variant, e.g. configs/doom.py:tiny.")
 @click.option(
     "--stage", type=click.Choice(STAGES), required=True, help="What to train; in this order."
@@ -39,7 +39,11 @@ STAGES = ("codec", "depth", "denoiser")
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed; default: the config's.")
 def command(config, stage, workdir, data, steps, minutes, seed) -> None:
-    """Trains one stage."""
+    """Trains one stage of a world: the codec, then the depth head, then the denoiser.
+
+    A run that was stopped (Ctrl-C, a time limit, a kill) goes on exactly where it was when the same
+    command is given again.
+    """
     from pathlib import Path
 
     from mirage_jax.train import config as config_lib

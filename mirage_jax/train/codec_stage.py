@@ -22,11 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax import config as config_lib
+from mirage_jax.data.sampling import clip_indices
 from mirage_jax.models import files, functional, pca
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.prng import Purpose, generator_for, key_for
 from mirage_jax.train.config import CodecStageConfig, WorldConfig
-from mirage_jax.train.feed import Batch, clip_indices
+from mirage_jax.train.feed import Batch
 from mirage_jax.train.objective import psnr, write_sheet
 
 _VALIDATION_FRAMES = 17
@@ -58,7 +59,7 @@ class CodecObjective:
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""
         rng = generator_for(self._seed, step, Purpose.CLIP_WINDOW)
-        chosen = clip_indices(len(self._clips), seed=self._seed, step=step, batch=self.stage.batch)
+        chosen = clip_indices(self._seed, step, self.stage.batch, len(self._clips))
         return {
             "video": np.stack([random_crop(self._clips[int(i)], rng, self.stage) for i in chosen])
         }

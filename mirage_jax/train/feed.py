@@ -1,4 +1,4 @@
-"""Which clips a step sees, and a thread that makes the next batches while the device works.
+"""A thread that makes the next batches while the device works.
 
 Conventions: a batch is a pure function of (seed, step); the feed carries no state, so starting it
 at step N gives what an uninterrupted run would have seen at step N. Read next:
@@ -14,26 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_jax.prng import Purpose, generator_for
-
 Batch = dict[str, np.ndarray]
-
-
-def clip_indices(num_clips: int, *, seed: int, step: int, batch: int) -> np.ndarray:
-    """Return the clip indices [batch] int64 of `step`.
-
-    Every epoch is a fresh permutation, so each clip comes once in it.
-    """
-    if num_clips < 1:
-        raise ValueError(
-            f"clips: got {num_clips}, expected at least 1; record more with `mirage record`"
-        )
-    positions = np.arange(step * batch, (step + 1) * batch)
-    epochs = {
-        e: generator_for(seed, e, Purpose.CLIP_ORDER).permutation(num_clips)
-        for e in set((positions // num_clips).tolist())
-    }
-    return np.array([epochs[int(p) // num_clips][int(p) % num_clips] for p in positions])
 
 
 def prefetch(

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mirage_jax.data.sampling import clip_indices
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.prng import Purpose, generator_for
-from mirage_jax.train.feed import Batch, clip_indices
+from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import Latents
 from mirage_jax.train.window_config import WindowConfig
 
@@ -58,7 +59,7 @@ def draw_batch(
 ) -> Batch:
     """Return the arrays of the windows of one step; see `gather` for their meaning."""
     rng = generator_for(seed, step, Purpose.CLIP_WINDOW)
-    clips = clip_indices(len(latents.video), seed=seed, step=step, batch=batch)
+    clips = clip_indices(seed, step, batch, len(latents.video))
     windows = [
         draw_window(rng, latents, int(clip), row < config.num_first(batch), config, chunk)
         for row, clip in enumerate(clips)
