@@ -7,6 +7,7 @@ Read next: `rotary.py` for positions, `denoiser.py` for how blocks are put toget
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import jax
@@ -157,7 +158,10 @@ class Attention(nnx.Module):
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
 
-_ATTENTION = {"library": jax.nn.dot_product_attention, "recomputed": recomputed_attention}
+_ATTENTION: Mapping[str, Callable[..., jax.Array]] = {
+    "library": jax.nn.dot_product_attention,
+    "recomputed": recomputed_attention,
+}
 
 
 def layer_norm(x: Float[jax.Array, "... d"], eps: float) -> Float[jax.Array, "... d"]:
