@@ -15,7 +15,6 @@ from mirage_jax.models.config import ChunkConfig
 from mirage_jax.models.denoiser import DenoiserConfig
 from mirage_jax.models.depth_head import DepthHeadConfig
 from mirage_jax.models.learned_read import LearnedReadConfig
-from mirage_jax.rollout.chunk import ChunkSteps
 from mirage_jax.rollout.scene import Scene
 from mirage_jax.rollout.world import World, WorldSpec
 
@@ -23,7 +22,7 @@ HW = (32, 48)
 CHANNELS = 8
 
 
-def tiny_spec(learned_read: bool = True) -> WorldSpec:
+def tiny_spec() -> WorldSpec:
     return WorldSpec(
         name="tiny",
         height=HW[0],
@@ -44,22 +43,20 @@ def tiny_spec(learned_read: bool = True) -> WorldSpec:
             prediction="clean",
         ),
         memory=MemoryConfig(capacity=600, channels=CHANNELS, select="best_view"),
-        learned_read=LearnedReadConfig(latent_channels=CHANNELS, width=8, blocks=1)
-        if learned_read
-        else None,
+        learned_read=LearnedReadConfig(latent_channels=CHANNELS, width=8, blocks=1),
         chunk=ChunkConfig(latent_frames=3, preceding=1),
         sampling=SamplingConfig(steps=2),
     )
 
 
 @functools.cache
-def tiny_world(learned_read: bool = True) -> World:
+def tiny_world() -> World:
     """Random weights everywhere, also where initialisation puts zeros, so that nothing cancels.
 
     Drawn by NumPy: compiling a draw for each shape would take longer than the tests.
     """
-    spec = tiny_spec(learned_read)
-    names = ("codec", "depth_head", "denoiser", "learned_read")[: 4 if learned_read else 3]
+    spec = tiny_spec()
+    names = ("codec", "depth_head", "denoiser", "learned_read")
     rng = np.random.default_rng(0)
     return World(spec=spec, params={name: _draw(getattr(spec, name), rng) for name in names})
 
@@ -73,12 +70,6 @@ def _draw(config, rng: np.random.Generator) -> dict:
         spread = 0.05 if len(leaf.shape) == 1 else fan_in**-0.5
         drawn[path] = jnp.asarray(center + spread * rng.normal(size=leaf.shape), leaf.dtype)
     return functional.unflatten(drawn)
-
-
-@functools.cache
-def tiny_steps(learned_read: bool = True) -> ChunkSteps:
-    """Compiled once for all tests of a process: compiling is most of what a tiny rollout costs."""
-    return ChunkSteps(tiny_world(learned_read))
 
 
 def flat_scene(seed: int = 0, distance: float = 4.0, hw: tuple[int, int] = HW) -> Scene:
@@ -121,7 +112,6 @@ def wall_clip(frames: int = 17, seed: int = 0) -> dict:
     return {
         "rgb": rng.integers(0, 256, (frames, *HW, 3), dtype=np.uint8),
         "depth": np.full((frames, *HW), 4.0, np.float16),
-        "sprite": np.zeros((frames, *HW), bool),
         "moving": np.zeros((frames, *HW), bool),
         "cam_to_world": pose,
         "intrinsics": np.asarray(flat_scene().camera.intrinsics),

@@ -30,7 +30,6 @@ from mirage_jax.eval import image, report
 from mirage_jax.eval.views import clip_scene, is_usable, stack_starts
 from mirage_jax.geometry.camera import Camera, index_camera, stack_cameras
 from mirage_jax.rollout import sheet
-from mirage_jax.rollout.chunk import ChunkSteps
 from mirage_jax.rollout.decode import decode_latents, reconstruct
 from mirage_jax.rollout.loop import RolloutConfig, rollout
 from mirage_jax.rollout.paths import typical_depth
@@ -93,12 +92,12 @@ def evaluate_following(
     """
     began = time.perf_counter()
     scenes = [fit_scene(scene, world.spec.frame_hw) for scene in _pick_clips(clips, config)]
-    steps, panels = ChunkSteps(world), []
+    panels: list[list[np.ndarray]] = []
     table: dict[str, dict[str, list[float]]] = {}
     by_distance: dict[str, dict[str, list[float]]] = {}
     for first in range(0, len(scenes), config.batch):
         part = scenes[first : first + config.batch]
-        videos, seen = follow_videos(world, part, config.frames, config.seed + first, steps)
+        videos, seen = follow_videos(world, part, config.frames, config.seed + first)
         _score(world, part, videos, seen, table, by_distance)
         panels += [
             [
@@ -130,7 +129,7 @@ def evaluate_following(
 
 
 def follow_videos(
-    world: World, scenes: Sequence[Scene], frames: int, seed: int, steps: ChunkSteps
+    world: World, scenes: Sequence[Scene], frames: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Generate every row's video along recorded paths.
 
@@ -139,7 +138,6 @@ def follow_videos(
         scenes: with `path` and `frames` of at least `frames` entries.
         frames: video frames.
         seed: of the noise of the first scene.
-        steps: compiled steps to share.
 
     Returns:
         Row -> uint8 [b, frames, H, W, 3], and visibility bool [b, l - 1, h, w] from latent
@@ -149,9 +147,7 @@ def follow_videos(
     cameras = stack_cameras([_recording(scene, frames)[0] for scene in scenes])
     latents, visibility = {}, np.zeros(())
     for row, memory in ((SAMPLE, True), (OFF, False)):
-        results = list(
-            rollout(world, start, cameras, RolloutConfig(seed=seed, memory=memory), steps=steps)
-        )
+        results = list(rollout(world, start, cameras, RolloutConfig(seed=seed, memory=memory)))
         latents[row] = results[-1].state.latents
         if memory:
             first = latents[row][:, :1]

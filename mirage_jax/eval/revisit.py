@@ -31,7 +31,7 @@ from mirage_jax.eval.views import overlap, pick_views, stack_starts
 from mirage_jax.geometry.camera import Camera, index_camera, stack_cameras
 from mirage_jax.geometry.trajectories import TrajectoryOptions, trajectory
 from mirage_jax.rollout import sheet
-from mirage_jax.rollout.chunk import ChunkSteps, Providers
+from mirage_jax.rollout.chunk import Providers
 from mirage_jax.rollout.decode import decode_latents, reconstruct
 from mirage_jax.rollout.loop import RolloutConfig, rollout
 from mirage_jax.rollout.paths import typical_depth
@@ -100,7 +100,6 @@ def evaluate_revisit(
     began = time.perf_counter()
     frames = 1 + config.chunks * world.spec.chunk.new_frames
     scenes = [fit_scene(scene, world.spec.frame_hw) for scene in pick_views(clips, config.views)]
-    steps = ChunkSteps(world)
     panels: list[list[np.ndarray]] = []
     overlaps: list[float] = []
     table: dict[str, dict[str, list[float]]] = {}
@@ -111,7 +110,7 @@ def evaluate_revisit(
             overlap(scene, index_camera(c, frames // 2))
             for scene, c in zip(part, cameras, strict=True)
         ]
-        videos = revisit_videos(world, part, stack_cameras(cameras), config.seed + first, steps)
+        videos = revisit_videos(world, part, stack_cameras(cameras), config.seed + first)
         _extend(table, score_returns(np.stack([scene.image for scene in part]), videos))
         panels += _panels(part, videos)
         say(
@@ -160,7 +159,6 @@ def revisit_videos(
     scenes: Sequence[Scene],
     cameras: Camera,
     seed: int,
-    steps: ChunkSteps | None = None,
     providers: Providers | None = None,
 ) -> dict[str, UInt8[np.ndarray, "b f H W 3"]]:
     """Generate every row's video for a batch of scenes.
@@ -170,17 +168,16 @@ def revisit_videos(
         scenes: of the world's frame size.
         cameras: [b, f] closed paths.
         seed: of the noise of the first scene.
-        steps: compiled steps to share.
         providers: replacements of the models.
 
     Returns:
         Row name -> frames.
     """
-    steps, start = steps or ChunkSteps(world), stack_starts(scenes)
+    start = stack_starts(scenes)
     latents, reads = {}, {}
     for row, memory in ((ON, True), (OFF, False)):
         config = RolloutConfig(seed=seed, memory=memory)
-        results = list(rollout(world, start, cameras, config, providers=providers, steps=steps))
+        results = list(rollout(world, start, cameras, config, providers=providers))
         latents[row] = results[-1].state.latents
         if memory:
             first = latents[row][:, :1]

@@ -1,7 +1,8 @@
 """Start views and recorded paths out of clips, for evaluation.
 
-A view is one frame of a clip with its depth, camera and mask; sprites and moving things are not
-remembered. Clips are read in order, so an evaluation of n views always uses the same ones.
+A view is one frame of a clip with its depth, camera and mask; moving things are not remembered,
+things that stand (sprites too) are. Clips are read in order, so an evaluation of n views always
+uses the same ones.
 Read next: `mirage_jax/eval/revisit.py`, `mirage_jax/eval/follow.py`.
 """
 
@@ -33,7 +34,7 @@ def clip_scene(clip: Mapping[str, Any], frame: int = 0, name: str = "clip") -> S
         name=name,
         image=np.asarray(clip["rgb"][frame]),
         depth=np.asarray(clip["depth"][frame], np.float32),
-        keep=~(np.asarray(clip["sprite"][frame], bool) | np.asarray(clip["moving"][frame], bool)),
+        keep=~np.asarray(clip["moving"][frame], bool),
         camera=index_camera(cameras, 0),
         path=cameras,
         frames=np.asarray(clip["rgb"][frame:]),

@@ -21,7 +21,7 @@ from mirage_jax.eval import image, report
 from mirage_jax.eval.views import stack_starts
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.rollout import outputs, sheet, state_files
-from mirage_jax.rollout.chunk import ChunkSteps, Start
+from mirage_jax.rollout.chunk import Start
 from mirage_jax.rollout.decode import decode_latents, reconstruct
 from mirage_jax.rollout.loop import ChunkResult, RolloutConfig, RolloutState, rollout, start_rollout
 from mirage_jax.rollout.paths import closes
@@ -87,13 +87,12 @@ def walk(
     began = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
     start, stacked = stack_starts([scene]), Camera(*(leaf[None] for leaf in cameras))
-    steps = ChunkSteps(world)
-    main = _run(world, steps, start, stacked, config, directory / outputs.STATE, say)
+    main = _run(world, start, stacked, config, directory / outputs.STATE, say)
     other = None
     if config.compare and config.memory:
         say("the same walk with memory off, to compare")
         off = dataclasses.replace(config, memory=False, resume=False)
-        other = _run(world, steps, start, stacked, off, None, say)
+        other = _run(world, start, stacked, off, None, say)
     last_memory = main.memories[-1] if main.memories else outputs.single_memory(main.state.memory)
     outputs.write_rollout(directory, world, main.frames, cameras, last_memory, config.fps)
     metrics = outputs.chunk_metrics(main.results, main.memories)
@@ -113,7 +112,6 @@ def walk(
 
 def _run(
     world: World,
-    steps: ChunkSteps,
     start: Start,
     cameras: Camera,
     config: WalkConfig,
@@ -127,10 +125,10 @@ def _run(
         state = state_files.load_state(state_path, mark)
         say(f"going on after chunk {state.next_chunk}")
     if state is None:
-        state = start_rollout(world, steps, start, cameras, run)
+        state = start_rollout(world, start, cameras, run)
     plan = plan_chunks(cameras.cam_to_world.shape[1], world.spec.chunk)
     results, memories = [], []
-    for result in rollout(world, start, cameras, run, steps=steps, state=state):
+    for result in rollout(world, start, cameras, run, state=state):
         state = result.state
         results.append(result)
         memories.append(outputs.single_memory(state.memory))

@@ -1,10 +1,10 @@
 """One chunk of a rollout: look into memory, generate latents, read off their depth, write them.
 
-The three compiled steps are pure functions of arrays, batched over rollouts that run side by side;
-`ChunkSteps` holds them for one world so that each is compiled once for first chunks and once for
-later ones. Between them stand the
-`Providers`: who generates the latents and who knows their depth and mask. The defaults are the
-world's own models; tests put an oracle there, users a depth estimator or a segmentation.
+The compiled steps are pure functions of arrays, batched over rollouts that run side by side;
+`chunk_steps` keeps those of a spec, so that each is compiled once for first chunks and once for
+later ones. Between them stand the `Providers`: who generates the latents and who knows their depth
+and mask. The defaults are the world's own models; tests put an oracle there, users a depth
+estimator or a segmentation.
 Read next: `mirage_jax/world_model.py` (the arithmetic), `mirage_jax/rollout/loop.py` (the loop over
 chunks).
 """
@@ -24,23 +24,26 @@ from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory.state import LatentMemory
 from mirage_jax.memory.write import WriteReport
 from mirage_jax.rollout.plan import PlannedChunk
-from mirage_jax.rollout.world import World
+from mirage_jax.rollout.world import WorldSpec
+
+LatentProvider = Callable[
+    [PlannedChunk, world_model.Observation, world_model.ChunkInputs, jax.Array], Any
+]
+DepthProvider = Callable[[PlannedChunk, world_model.Observation, jax.Array], tuple[Any, Any]]
 
 
 class Providers(NamedTuple):
     """Replacements of the world's own models; None keeps the model.
 
     Attributes:
-        latents: (chunk, inputs, noise) -> [b, T, h, w, c] the chunk's latents, frame 0 the clean
-            one.
-        depth: (chunk, latents, observation) -> depth [b, T, h, w] and keep [b, T, h, w] of the
-            target frames.
+        latents: gets what memory shows to the target frames, the denoiser's inputs and the noise;
+            returns the target latents [b, T, h, w, c], frame 0 the clean one.
+        depth: gets the target latents and what memory shows to them; returns z-depth and keep,
+            each [b, T, h, w].
     """
 
-    latents: Callable[[PlannedChunk, world_model.ChunkInputs, jax.Array], jax.Array] | None = None
-    depth: Callable[[PlannedChunk, jax.Array, world_model.Observation], tuple[Any, Any]] | None = (
-        None
-    )
+    latents: LatentProvider | None = None
+    depth: DepthProvider | None = None
 
 
 class Start(NamedTuple):
@@ -58,16 +61,21 @@ class Start(NamedTuple):
 
 
 class ChunkSteps:
-    """The compiled steps of one world; parameters are passed in, never closed over."""
+    """The compiled steps of worlds with one spec; parameters are passed in, never closed over."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, spec: WorldSpec) -> None:
         """Prepare the steps; nothing is compiled before the first call."""
-        spec = world.spec
         self.begin = jax.jit(functools.partial(_begin, spec))
         self.look = jax.jit(functools.partial(_look, spec))
         self.generate = jax.jit(functools.partial(_generate, spec))
         self.depth = jax.jit(functools.partial(world_model.latent_depth, spec))
         self.remember = jax.jit(functools.partial(_remember, spec))
+
+
+@functools.lru_cache(maxsize=4)
+def chunk_steps(spec: WorldSpec) -> ChunkSteps:
+    """Return the steps of a spec, the same object every time."""
+    return ChunkSteps(spec)
 
 
 def _begin(spec, params, start: Start, camera: Camera, memory_on: Bool[Array, ""]):

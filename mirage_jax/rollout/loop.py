@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from mirage_jax import prng, world_model
 from mirage_jax.geometry.camera import Camera, validate_camera
 from mirage_jax.memory.state import LatentMemory
-from mirage_jax.rollout.chunk import ChunkSteps, Providers, Start
+from mirage_jax.rollout.chunk import Providers, Start, chunk_steps
 from mirage_jax.rollout.plan import PlannedChunk, plan_chunks
 from mirage_jax.rollout.world import World
 
@@ -103,13 +103,12 @@ class _Clock:
 
 
 def start_rollout(
-    world: World, steps: ChunkSteps, start: Start, cameras: Camera, config: RolloutConfig
+    world: World, start: Start, cameras: Camera, config: RolloutConfig
 ) -> RolloutState:
     """Encode the start pictures and write them to fresh memories.
 
     Args:
         world: configs and parameters.
-        steps: compiled steps of that world.
         start: start pictures [b].
         cameras: [b, f] cameras of the video frames, intrinsics in pixels.
         config: how to run.
@@ -121,7 +120,8 @@ def start_rollout(
     camera = world_model.grid_camera(
         Camera(*(leaf[:, 0] for leaf in cameras)), world.spec.frame_hw, world.spec.grid_hw
     )
-    first, memory, _ = steps.begin(world.params, start, camera, jnp.asarray(config.memory))
+    begin = chunk_steps(world.spec).begin
+    first, memory, _ = begin(world.params, start, camera, jnp.asarray(config.memory))
     return RolloutState(memory=memory, latents=np.asarray(first)[:, None], next_chunk=0)
 
 
@@ -132,7 +132,6 @@ def rollout(
     config: RolloutConfig,
     *,
     providers: Providers | None = None,
-    steps: ChunkSteps | None = None,
     state: RolloutState | None = None,
 ) -> Iterator[ChunkResult]:
     """Run a rollout and yield after every chunk.
@@ -143,7 +142,6 @@ def rollout(
         cameras: [b, f] cameras of the video frames, intrinsics in pixels of a frame; f is 1 + 4n.
         config: seed, memory and write policy.
         providers: replacements of the models, for oracles and outside depth or masks.
-        steps: compiled steps to share between rollouts of one world.
         state: continue after its last chunk instead of starting.
 
     Yields:
@@ -152,19 +150,19 @@ def rollout(
     Raises:
         ValueError: shapes, cameras or frame count do not fit; raised before anything is computed.
     """
-    steps = steps or ChunkSteps(world)
     _check_start(world, start, cameras)
     if state is None:
-        state = start_rollout(world, steps, start, cameras, config)
+        state = start_rollout(world, start, cameras, config)
     spec = world.spec
     for chunk in plan_chunks(cameras.cam_to_world.shape[1], spec.chunk)[state.next_chunk :]:
-        result = _run_chunk(world, steps, providers or Providers(), config, chunk, cameras, state)
+        result = _run_chunk(world, providers or Providers(), config, chunk, cameras, state)
         state = result.state
         yield result
 
 
-def _run_chunk(world, steps, providers, config, chunk, cameras, state) -> ChunkResult:
+def _run_chunk(world, providers, config, chunk, cameras, state) -> ChunkResult:
     spec, params, clock = world.spec, world.params, _Clock()
+    steps = chunk_steps(spec)
     targets, new = spec.chunk.latent_frames, slice(1, chunk.latent_frames)
     preceding = min(spec.chunk.preceding, chunk.first_latent)
     grid_cameras = _chunk_cameras(world, chunk, cameras, preceding)
@@ -178,13 +176,13 @@ def _run_chunk(world, steps, providers, config, chunk, cameras, state) -> ChunkR
     if providers.latents is None:
         latents = steps.generate(params, inputs, noise)
     else:
-        latents = jnp.asarray(providers.latents(chunk, inputs, noise))
+        latents = jnp.asarray(providers.latents(chunk, seen, inputs, noise))
     clock.lap("sample", latents)
 
     if providers.depth is None:
         depth, keep = steps.depth(params, latents, seen)
     else:
-        depth, keep = (jnp.asarray(x) for x in providers.depth(chunk, latents, seen))
+        depth, keep = (jnp.asarray(x) for x in providers.depth(chunk, seen, latents))
     clock.lap("depth", depth)
     memory = state.memory
     if config.memory:

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from tiny_world import HW, batched, flat_scene, sideways_and_back, tiny_steps, tiny_world
+from tiny_world import HW, batched, flat_scene, sideways_and_back, tiny_world
 
 from mirage_jax.eval.views import overlap, stack_starts
 from mirage_jax.geometry.camera import Camera, index_camera
@@ -16,15 +16,15 @@ FRAMES = 33
 WALL = 4.0
 
 
-def _perfect_model(chunk, inputs, noise):
+def _perfect_model(chunk, observation, inputs, noise):
     """Show what memory shows; where it shows nothing, something new."""
-    seen = np.asarray(inputs.condition[:, : noise.shape[1], ..., 8:9]) > 0
-    latents = np.where(seen, np.asarray(inputs.base), np.asarray(noise))
+    seen = np.asarray(observation.read.visibility)[..., None]
+    latents = np.where(seen, np.asarray(observation.filled), np.asarray(noise))
     latents[:, 0] = inputs.first
     return latents
 
 
-def _true_depth(chunk, latents, observation):
+def _true_depth(chunk, observation, latents):
     depth = np.full(latents.shape[:-1], WALL, np.float32)
     return depth, np.ones(depth.shape, bool)
 
@@ -32,14 +32,12 @@ def _true_depth(chunk, latents, observation):
 ORACLE = Providers(latents=_perfect_model, depth=_true_depth)
 
 
-def _run(world, scenes, cameras, config=None, *, learned_read=False, **more):
-    steps = tiny_steps(learned_read)
-    start = stack_starts(scenes)
-    return list(rollout(world, start, cameras, config or RolloutConfig(), steps=steps, **more))
+def _run(world, scenes, cameras, config=None, **more):
+    return list(rollout(world, stack_starts(scenes), cameras, config or RolloutConfig(), **more))
 
 
 def test_out_and_back_with_perfect_model_has_zero_error():
-    world, scene = tiny_world(False), flat_scene()
+    world, scene = tiny_world(), flat_scene()
     path = sideways_and_back(FRAMES, reach=9.0)
     assert overlap(scene, index_camera(path, (FRAMES - 4) // 2)) == 0
     results = _run(world, [scene], batched(path), providers=ORACLE)
@@ -54,7 +52,7 @@ def test_out_and_back_with_perfect_model_has_zero_error():
 
 
 def test_without_memory_the_same_walk_does_not_come_back():
-    world, path = tiny_world(False), sideways_and_back(FRAMES, reach=9.0)
+    world, path = tiny_world(), sideways_and_back(FRAMES, reach=9.0)
     off = RolloutConfig(memory=False)
     results = _run(world, [flat_scene()], batched(path), off, providers=ORACLE)
     latents = results[-1].state.latents
@@ -63,7 +61,7 @@ def test_without_memory_the_same_walk_does_not_come_back():
 
 
 def test_rollout_resumed_equals_uninterrupted(tmp_path):
-    world, scene = tiny_world(False), flat_scene()
+    world, scene = tiny_world(), flat_scene()
     cameras = batched(sideways_and_back(FRAMES, reach=5.0))
     whole = _run(world, [scene], cameras)
     mark = fingerprint(world, stack_starts([scene]), cameras, RolloutConfig())
@@ -75,7 +73,7 @@ def test_rollout_resumed_equals_uninterrupted(tmp_path):
 
 
 def test_state_of_another_rollout_is_refused(tmp_path):
-    world, start = tiny_world(False), stack_starts([flat_scene()])
+    world, start = tiny_world(), stack_starts([flat_scene()])
     cameras = batched(sideways_and_back(9, reach=1.0))
     results = _run(world, [flat_scene()], cameras)
     ours = fingerprint(world, start, cameras, RolloutConfig(seed=0))
@@ -86,8 +84,8 @@ def test_state_of_another_rollout_is_refused(tmp_path):
 
 
 def test_rollout_in_a_batch_comes_out_as_alone():
-    world, scenes = tiny_world(False), [flat_scene(0), flat_scene(1)]
-    one = sideways_and_back(17, reach=3.0)
+    world, scenes = tiny_world(), [flat_scene(0), flat_scene(1)]
+    one = sideways_and_back(9, reach=3.0)
     cameras = Camera(*(np.stack([leaf, leaf]) for leaf in one))
     together = _run(world, scenes, cameras, RolloutConfig(seed=5))[-1].state
     alone = _run(world, scenes[1:], batched(one), RolloutConfig(seed=6))[-1].state
@@ -96,7 +94,7 @@ def test_rollout_in_a_batch_comes_out_as_alone():
 
 
 def test_short_last_chunk_is_the_start_of_a_whole_one():
-    world, scene = tiny_world(False), flat_scene()
+    world, scene = tiny_world(), flat_scene()
     path = sideways_and_back(17, reach=3.0)
     held = Camera(*(np.concatenate([leaf[:13], np.repeat(leaf[12:13], 4, 0)]) for leaf in path))
     short = _run(world, [scene], batched(index_camera(held, slice(0, 13))))
@@ -133,7 +131,7 @@ def test_wrong_frame_count_and_bent_cameras_are_refused():
 
 
 def test_long_rollouts_decode_in_windows_to_the_same_frames():
-    world = tiny_world(False)
+    world = tiny_world()
     latents = np.random.default_rng(0).normal(size=(1, 15, 4, 6, 8)).astype(np.float32)
     whole = decode_latents(world, latents)
     windowed = decode_latents(world, latents, window=6, context=3)
