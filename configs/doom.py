@@ -53,7 +53,13 @@ def _set_models(config: ConfigDict) -> None:
         "products": "bfloat16",
         "attention": "recomputed",
     }
-    config.learned_read = {"latent_channels": 48, "feature_channels": 6, "width": 96, "blocks": 4}
+    config.learned_read = {
+        "latent_channels": 48,
+        "feature_channels": 6,
+        "width": 96,
+        "blocks": 4,
+        "placed": True,
+    }
     config.memory = {
         "capacity": 32768,
         "channels": 48,

@@ -31,15 +31,19 @@ from mirage_jax.geometry import depth as depth_lib
 from mirage_jax.geometry import projection
 from mirage_jax.memory import fill, read, state, write
 from mirage_jax.models import condition as condition_lib
-from mirage_jax.models import functional
+from mirage_jax.models import functional, patch_read
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.models.denoiser import FrameLayout
+from mirage_jax.models.learned_read import exactness
 
 Params = Mapping[str, Any]
 
 # Sigma below which dividing by it would only amplify rounding; the solver never asks for less but
 # at its last step.
 _SMALLEST_SIGMA = 1e-3
+
+# Latent frames of a camera at rest until its latents settle.
+HELD_LATENTS = 2
 
 # Share of a cell's pixels that must be static for its token to be remembered.
 _KEPT_SHARE = 0.75
@@ -206,8 +210,10 @@ def observe(
     base = filled = fill.fill_holes(found.tokens, found.visibility)
     if config.learned_read is not None:
         features = read_features(found)
+        if config.learned_read.placed:
+            base = place(config, params, found, filled, features)
         base = functional.apply(
-            config.learned_read, params["learned_read"], found.tokens, filled, features
+            config.learned_read, params["learned_read"], found.tokens, base, features
         )
     relative = camera_lib.relative_to(cameras, jax.tree.map(lambda leaf: leaf[:, None], reference))
     rays = projection.plucker_rays(relative, grid_hw)
@@ -220,6 +226,16 @@ def observe(
         geometry=read_geometry(found),
     )
     return Observation(read=found, filled=filled, base=base, rays=rays, condition=condition)
+
+
+def place(
+    config: WorldConfigLike, params: Params, found: read.MemoryRead, filled: Any, features: Any
+) -> Float[Array, "b t h w c"]:
+    """Return the read with patches placed where they are seen; exact cells keep their token."""
+    rows = patch_read.Placed(found.tokens, found.visibility, found.offset, found.scale, found.depth)
+    placed = patch_read.place_patches(config.codec, params["codec"], rows, filled)
+    exact = exactness(features)[..., None]
+    return exact * filled + (1.0 - exact) * placed
 
 
 def read_features(found: read.MemoryRead) -> Float[Array, "b t h w 6"]:
@@ -373,6 +389,18 @@ def encode(
 ) -> Float[Array, "b t h w c"]:
     """Encode a video in [-1, 1] to normalised latents."""
     return functional.apply(config.codec, params["codec"], video, method="encode")
+
+
+def encode_held(
+    config: WorldConfigLike, params: Params, picture: Float[Array, "b H W 3"]
+) -> Float[Array, "b h w c"]:
+    """Encode pictures in [-1, 1] as the last latent frame of a camera at rest.
+
+    Memory is asked for tokens of later frames, so a start picture is stored as one of them, not as
+    the first latent frame, which the codec makes of one frame alone.
+    """
+    frames = 1 + HELD_LATENTS * config.chunk.temporal_stride
+    return encode(config, params, jnp.repeat(picture[:, None], frames, axis=1))[:, -1]
 
 
 def decode(

@@ -3,8 +3,9 @@
 A latent token carries the phase of its patch, so moving it by a fraction of a cell, or looking at
 it from nearer, changes it. The memory read returns, beside the token, where in the cell its row
 falls, how much nearer it is seen now and from how different a direction; a few residual
-convolutions on the latent grid use that to correct the hole-filled read. At initialisation the
-output equals the hole-filled read. Noise plays no part, so a rollout runs it once a chunk. Next:
+convolutions on the latent grid use that to correct the hole-filled read. A row seen again from
+where it was stored needs no correction and gets none (`exactness`). At initialisation the output
+equals the hole-filled read. Noise plays no part, so a rollout runs it once a chunk. Next:
 `memory/read.py` for the features, `world_model.py` for its place.
 """
 
@@ -17,6 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+# Offsets (cells), log scales and angles (radians) well below this leave a token as it is.
+_EXACT_WITHIN = 0.1
+
 
 @dataclasses.dataclass(frozen=True)
 class LearnedReadConfig:
@@ -27,12 +31,15 @@ class LearnedReadConfig:
       feature_channels: channels of the read's geometry features.
       width: channels of the residual blocks.
       blocks: number of residual blocks; the receptive field is 4 * blocks + 3 cells.
+      placed: start from patches placed where they are seen (`patch_read.py`, needs the small
+        codec) instead of from the hole-filled read.
     """
 
     latent_channels: int = 48
     feature_channels: int = 6
     width: int = 128
     blocks: int = 4
+    placed: bool = False
 
     def build(self, rngs: nnx.Rngs) -> LearnedRead:
         """Construct the module with fresh parameters."""
@@ -66,21 +73,31 @@ class LearnedRead(nnx.Module):
     def __call__(
         self,
         tokens: Float[jax.Array, "*n h w c"],
-        filled: Float[jax.Array, "*n h w c"],
+        start: Float[jax.Array, "*n h w c"],
         features: Float[jax.Array, "*n h w g"],
     ) -> Float[jax.Array, "*n h w c"]:
         """Correct a read.
 
         Args:
           tokens: tokens as read, 0 in empty cells.
-          filled: the same with holes filled from their neighbours; what is corrected.
+          start: the same with holes filled or patches placed; what is corrected.
           features: geometry of the read (visibility, offset, scale, angle, log depth), 0 in empty
               cells.
 
         Returns:
           Expected tokens at the target camera, in every cell.
         """
-        x = self.embed(jnp.concatenate([tokens, filled, features], axis=-1))
+        x = self.embed(jnp.concatenate([tokens, start, features], axis=-1))
         for block in self.blocks:
             x = block(x)
-        return filled + self.head(x)
+        return start + (1.0 - exactness(features))[..., None] * self.head(x)
+
+
+def exactness(features: Float[jax.Array, "*n h w g"]) -> Float[jax.Array, "*n h w"]:
+    """Return how nearly a cell is seen as it was stored: 1 for the same camera, 0 for holes.
+
+    Args:
+      features: as given to `LearnedRead`; visibility, offset (2), scale and angle come first.
+    """
+    moved = jnp.sum(jnp.square(features[..., 1:5]), axis=-1) / _EXACT_WITHIN**2
+    return features[..., 0] * jnp.exp(-moved)

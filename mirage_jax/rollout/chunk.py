@@ -86,7 +86,8 @@ def _begin(spec, params, start: Start, camera: Camera, memory_on: Bool[Array, ""
     memory = world_model.empty_memory(spec, picture.shape[0])
     cameras = jax.tree.map(lambda leaf: leaf[:, None], camera)
     keep = keep[:, None] & memory_on
-    memory, report = world_model.remember(spec, memory, latents, depth[:, None], keep, cameras, 0)
+    held = world_model.encode_held(spec, params, picture)[:, None]
+    memory, report = world_model.remember(spec, memory, held, depth[:, None], keep, cameras, 0)
     return latents[:, 0], memory, report
 
 

@@ -78,6 +78,7 @@ class DenoiserObjective:
         self, params: Any, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the scalar loss and metrics."""
+        params = params | {"codec": self._codec.params}
         look_key, sigma_key, noise_key = jax.random.split(key, 3)
         seen = window_inputs.look(self._world, params, batch, look_key, self.stage.noise)
         sigma = flow.draw_sigma(sigma_key, *seen.target.shape[:2], config=self.stage.flow)
@@ -145,6 +146,7 @@ class DenoiserObjective:
 
     def _validation_latents(self, params, batch, key, *, first: bool) -> dict[str, jax.Array]:
         """Return the target latents [b, T, h, w, c] that each way of predicting gives."""
+        params = params | {"codec": self._codec.params}
         seen = window_inputs.look(self._world, params, batch, key, None)
         preceding = 0 if first else self._world.chunk.preceding
         inputs = window_inputs.chunk_rows(seen, slice(None), preceding)

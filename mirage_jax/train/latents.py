@@ -2,9 +2,10 @@
 
 Each clip is stored as recorded and, if asked for, mirrored left to right, each played forwards and
 backwards. A clip played backwards passes through exactly the cameras of the way out, which is what
-a return in a rollout does. `single` holds every fourth frame encoded on its own, as the start
-picture of a rollout is. Latent frame i has the camera of video frame 4i; intrinsics, depth and
-masks are those of the latent grid.
+a return in a rollout does. Latent frame i has the camera of the last video frame of its group;
+`single` holds those frames encoded on their own, as the start picture of a rollout is, and `held`
+as a camera at rest gives them, the form in which a start picture enters memory. Intrinsics, depth
+and masks are those of the latent grid.
 
 Files: `<workdir>/latents/<split>/clip_NNNNN.safetensors`, one a clip, written atomically, so that
 an interrupted run goes on where it stopped. They carry digests of the codec's weights and of the
@@ -46,6 +47,7 @@ class Latents(NamedTuple):
     Attributes:
         video: [n, m, 2, t, h, w, c] float16 latents of the whole clip.
         single: [n, m, t, h, w, c] float16 latents of single frames.
+        held: [n, m, t, h, w, c] float16 latents of held frames.
         depth: [n, m, t, h, w] float32 z-depth in scene units, 0 unknown.
         keep: [n, m, t, h, w] True where the cell is static and its depth safe to write.
         known: [n, m, t, h, w] True where depth is known.
@@ -56,6 +58,7 @@ class Latents(NamedTuple):
 
     video: np.ndarray
     single: np.ndarray
+    held: np.ndarray
     depth: np.ndarray
     keep: np.ndarray
     known: np.ndarray
@@ -156,6 +159,7 @@ def encode_clip(
     times = np.arange(0, forward.shape[1], (forward.shape[1] - 1) // (video.shape[2] - 1))
     frames = forward[:, times]
     single = np.asarray(encode(frames.reshape(-1, 1, *frames.shape[2:])))
+    held = _encode_held(frames.reshape(-1, *frames.shape[2:]), encode, times[1] - times[0])
     height, width = frames.shape[2:4]
     grid_hw = (height // stride, width // stride)
     masks = {k: np.stack([clip[k][times], clip[k][times][..., ::-1]][:views]) for k in _MASKS}
@@ -165,6 +169,7 @@ def encode_clip(
     return Latents(
         video=video.astype(np.float16),
         single=single.reshape(views, len(times), *single.shape[2:]).astype(np.float16),
+        held=held.reshape(views, len(times), *held.shape[1:]).astype(np.float16),
         depth=depth,
         keep=keep,
         known=known,
@@ -174,6 +179,13 @@ def encode_clip(
             rescale_intrinsics(camera.intrinsics, (height, width), grid_hw), np.float32
         ),
     )
+
+
+def _encode_held(frames: np.ndarray, encode: Callable[[Any], Any], stride: int) -> np.ndarray:
+    """Return [n, h, w, c]: each frame as the last latent frame of a camera at rest."""
+    length = 1 + world_model.HELD_LATENTS * stride
+    clips = np.repeat(frames[:, None], length, axis=1)
+    return np.asarray(encode(clips))[:, -1]
 
 
 def mirrored_pair(camera: Camera, width: int) -> Camera:

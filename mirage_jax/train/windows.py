@@ -35,16 +35,19 @@ class MemoryFrame(NamedTuple):
     Attributes:
         backwards: 1 if it belongs to the clip played the other way than the targets.
         position: latent frame, counted in its own playing direction.
-        single: whether it is encoded on its own.
+        start: whether it is a start picture, stored as a camera at rest sees it.
     """
 
     backwards: int
     position: int
-    single: bool
+    start: bool
 
 
 class Window(NamedTuple):
-    """One window of one clip; `start` is frame k, counted in playing direction `direction`."""
+    """One window of one clip; `start` is frame k, counted in playing direction `direction`.
+
+    In a `still` window the camera rests at frame k.
+    """
 
     clip: int
     mirrored: int
@@ -52,6 +55,7 @@ class Window(NamedTuple):
     start: int
     first: bool
     memory: tuple[MemoryFrame, ...]
+    still: bool = False
 
 
 def draw_batch(
@@ -93,7 +97,10 @@ def draw_window(
     memory: tuple[MemoryFrame, ...] = ()
     if rng.random() >= config.memory_off:
         memory = _draw_memory(rng, first, start, frames, config, chunk)
-    return Window(clip, mirrored, direction, start, first, memory)
+    still = bool(rng.random() < config.still_fraction)
+    if still and memory:  # as on a return: the picture of this very place came first
+        memory = (memory[-1]._replace(start=True), *memory[:-1])
+    return Window(clip, mirrored, direction, start, first, memory, still)
 
 
 def _draw_memory(
@@ -120,7 +127,7 @@ def _draw_memory(
     listed = [MemoryFrame(1, i, False) for i in sorted(out)]
     listed += [MemoryFrame(0, i, False) for i in sorted(past)]
     if listed and rng.random() < _START_PICTURE:
-        listed[0] = listed[0]._replace(single=True)
+        listed[0] = listed[0]._replace(start=True)
     return (*listed, MemoryFrame(0, start, first))
 
 
@@ -151,16 +158,22 @@ def _gather_one(latents: Latents, window: Window, chunk: ChunkConfig, slots: int
     past = np.arange(window.start - chunk.preceding, window.start)
     if window.first:
         past = np.full(chunk.preceding, window.start)
+    if window.still:
+        target, past = np.full_like(target, window.start), np.full_like(past, window.start)
     seen = _forward(latents, window.direction, target)
     shown = np.concatenate([seen, _forward(latents, window.direction, past)])
     video = latents.video[place]
-    targets = video[window.direction, target].copy()
+    if window.still:
+        made = latents.held[place][shown]
+    else:
+        made = video[window.direction, np.concatenate([target, past])]
+    targets, before = made[: len(target)].copy(), made[len(target) :]
     if window.first:
         targets[0] = latents.single[place][seen[0]]
     intrinsics = latents.intrinsics[place]
     batch = {
         "target": targets,
-        "preceding": video[window.direction, past],
+        "preceding": before,
         "cam_to_world": latents.cam_to_world[place][shown],
         "intrinsics": np.broadcast_to(intrinsics, (len(shown), 3, 3)),
         "depth": latents.depth[place][seen],
@@ -176,8 +189,8 @@ def _gather_one(latents: Latents, window: Window, chunk: ChunkConfig, slots: int
         direction = window.direction ^ frame.backwards
         index = int(_forward(latents, direction, np.array(frame.position)))
         indices.append(index)
-        single = latents.single[place][index]
-        stored.append(single if frame.single else video[direction, frame.position])
+        held = latents.held[place][index]
+        stored.append(held if frame.start else video[direction, frame.position])
     return batch | {
         "memory_latents": np.stack(stored),
         "memory_depth": latents.depth[place][indices],
