@@ -15,7 +15,7 @@ from mirage_jax.train.windows import MemoryFrame, Window, draw_batch, draw_windo
 
 FRAMES, HW, CHANNELS = 13, (4, 6), 3
 CHUNK = ChunkConfig(latent_frames=4, preceding=2, temporal_stride=4)
-CONFIG = WindowConfig(memory_frames=3, memory_off=0.0)
+CONFIG = WindowConfig(memory_frames=3, memory_off=0.0, still_fraction=0.0)
 
 
 def numbered_latents(clips: int = 2) -> Latents:
@@ -31,6 +31,7 @@ def numbered_latents(clips: int = 2) -> Latents:
     return Latents(
         video=video,
         single=video[:, :, 0] + np.float16(100),
+        held=video[:, :, 0] + np.float16(200),
         depth=grid,
         keep=np.ones(grid.shape, bool),
         known=np.ones(grid.shape, bool),
@@ -87,6 +88,27 @@ def test_memory_frames_of_the_way_out_have_the_cameras_of_the_targets():
     np.testing.assert_array_equal(batch["memory_cam_to_world"][0, -1], batch["cam_to_world"][0, 2])
     np.testing.assert_array_equal(batch["memory_depth"][0, -1], batch["depth"][0, 2])
     assert batch["memory_latents"][0, -1, 0, 0, 1] == 0  # forwards, the targets being backwards
+
+
+def test_still_windows_rest_at_one_camera_and_remember_that_very_place_first():
+    batch = draw(5, still_fraction=1.0, first_fraction=0.5)
+    cameras = batch["cam_to_world"]
+    np.testing.assert_array_equal(cameras, np.broadcast_to(cameras[:, :1], cameras.shape))
+    assert (batch["target"][:, 1:, 0, 0, 2] >= 200).all()
+    assert (batch["target"][:2, 0, 0, 0, 2] < 200).all()  # first chunks start from a picture
+    used = batch["memory_keep"].all(axis=(2, 3))
+    oldest = used.argmax(axis=1)
+    rows = np.arange(len(oldest))
+    np.testing.assert_array_equal(
+        batch["memory_latents"][rows, oldest, 0, 0], batch["target"][:, 1, 0, 0]
+    )
+    np.testing.assert_array_equal(batch["memory_cam_to_world"][rows, oldest], cameras[:, 0])
+
+
+def test_start_pictures_enter_memory_as_a_camera_at_rest_sees_them():
+    window = Window(0, 0, 0, 2, False, (MemoryFrame(0, 1, True), MemoryFrame(0, 2, False)))
+    values = gather(LATENTS, [window], CHUNK, memory_frames=2)["memory_latents"][0, :, 0, 0, 2]
+    np.testing.assert_array_equal(values, [201, 2])
 
 
 def test_without_memory_nothing_is_kept():

@@ -1,0 +1,162 @@
+"""The small codec: it starts as principal components, is causal, and its tokens can be moved."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mirage_jax.models import functional, patch_read, pca
+from mirage_jax.models.codec import CodecConfig, from_patches, to_patches
+from mirage_jax.models.learned_read import LearnedReadConfig, exactness
+
+CONFIG = CodecConfig(
+    latent_channels=20, spatial_stride=4, temporal_stride=2, width=8, encoder_blocks=1,
+    decoder_blocks=2,
+)  # fmt: skip
+
+
+def smooth_clips(count: int = 6, frames: int = 5, seed: int = 0) -> np.ndarray:
+    """Clips of slowly moving waves, which few components explain."""
+    rng = np.random.default_rng(seed)
+    y, x, t = np.mgrid[0:24, 0:32, 0:frames].astype(np.float32)
+    clips = []
+    for _ in range(count):
+        a, b, c, phase = rng.uniform(-0.5, 0.5, 4)
+        wave = np.sin(a * x + b * y + c * t + 6 * phase).transpose(2, 0, 1)
+        clips.append(127.5 + 100 * wave[..., None] * rng.uniform(0.3, 1, 3))
+    return np.stack(clips).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return pca.fit(CONFIG, functional.init(CONFIG, 0), smooth_clips(24))
+
+
+def as_video(clips: np.ndarray) -> jax.Array:
+    return jnp.asarray(clips, jnp.float32) / 127.5 - 1.0
+
+
+def perturbed(params):
+    """The parameters with every zero-initialised map awake."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [x + 0.02 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+def test_patches_round_trip():
+    video = jax.random.normal(jax.random.key(0), (2, 5, 8, 12, 3))
+    np.testing.assert_array_equal(from_patches(CONFIG, *to_patches(CONFIG, video)), video)
+
+
+def test_an_untrained_codec_is_the_pca_of_its_patches(fitted):
+    clips = smooth_clips(24)
+    video = as_video(clips)
+    # Independent oracle: singular vectors of the centred group patches.
+    _, later = to_patches(CONFIG, video)
+    flat = np.asarray(later, np.float64).reshape(-1, CONFIG.group_patch)
+    _, _, basis = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    basis = basis[: CONFIG.latent_channels]
+    expected = (flat - flat.mean(0)) @ basis.T @ basis + flat.mean(0)
+    _, got = to_patches(CONFIG, functional.apply(CONFIG, fitted, video))
+    np.testing.assert_allclose(np.asarray(got).reshape(expected.shape), expected, atol=2e-4)
+
+
+def test_fitted_latents_have_unit_variance(fitted):
+    latents = functional.apply(CONFIG, fitted, as_video(smooth_clips(24)), method="encode")
+    flat = np.asarray(latents).reshape(-1, CONFIG.latent_channels)
+    np.testing.assert_allclose(flat.mean(0), 0, atol=1e-2)
+    np.testing.assert_allclose(flat.std(0), 1, atol=5e-2)
+
+
+def test_later_frames_never_change_earlier_latents_or_pictures(fitted):
+    params = perturbed(fitted)
+    video = as_video(smooth_clips(1))
+    changed = video.at[:, 3:].set(-video[:, 3:])
+    encode = lambda v: functional.apply(CONFIG, params, v, method="encode")  # noqa: E731
+    before, after = encode(video), encode(changed)
+    np.testing.assert_array_equal(before[:, :2], after[:, :2])
+    assert np.abs(before[:, 2] - after[:, 2]).max() > 1e-3
+    decode = lambda z: functional.apply(CONFIG, params, z, method="decode")  # noqa: E731
+    np.testing.assert_array_equal(decode(before)[:, :3], decode(after)[:, :3])
+
+
+def test_frame_counts_and_sizes_that_do_not_fit_are_named(fitted):
+    with pytest.raises(ValueError, match=r"got 4 frames of 24x32, expected 1 \+ 2n frames"):
+        functional.apply(CONFIG, fitted, jnp.zeros((1, 4, 24, 32, 3)), method="encode")
+    with pytest.raises(ValueError, match="latent_channels: got 49, expected 1 to 48"):
+        CodecConfig(latent_channels=49, spatial_stride=4)
+
+
+def placed(tokens, **changes) -> patch_read.Placed:
+    shape = tokens.shape[:-1]
+    fields = {
+        "tokens": tokens,
+        "visibility": jnp.ones(shape, bool),
+        "offset": jnp.zeros((*shape, 2)),
+        "scale": jnp.zeros(shape),
+        "depth": jnp.full(shape, 3.0),
+    }
+    return patch_read.Placed(**(fields | changes))
+
+
+def still_tokens(fitted, picture) -> jax.Array:
+    clip = jnp.repeat(picture[None, None], 5, axis=1)
+    return functional.apply(CONFIG, fitted, clip, method="encode")[:, -1:]
+
+
+def test_patches_placed_by_whole_offsets_show_the_moved_picture(fitted):
+    """A camera turned by half a cell sees the tokens of the picture moved by half a cell."""
+    wide = as_video(smooth_clips(1, frames=1))[0, 0]
+    half = CONFIG.spatial_stride // 2
+    stored, seen = wide[:, :-half], wide[:, half:]
+    width = stored.shape[1] // CONFIG.spatial_stride * CONFIG.spatial_stride
+    tokens = still_tokens(fitted, stored[:, :width])
+    expected = still_tokens(fitted, seen[:, :width])
+    # Every row now lies half a cell left of the centre of its cell.
+    offset = jnp.zeros((*tokens.shape[:-1], 2)).at[..., 0].set(-0.5)
+    moved = patch_read.place_patches(CONFIG, fitted, placed(tokens, offset=offset), tokens)
+    inner = (slice(None), slice(None), slice(1, -1), slice(1, -2))
+    error = jnp.mean(jnp.square(moved - expected)[inner])
+    unmoved = jnp.mean(jnp.square(tokens - expected)[inner])
+    assert error < 0.15 * unmoved
+
+
+def test_patches_at_their_own_place_keep_still_tokens(fitted):
+    tokens = still_tokens(fitted, as_video(smooth_clips(1))[0, 0])
+    same = patch_read.place_patches(CONFIG, fitted, placed(tokens), jnp.zeros_like(tokens))
+    np.testing.assert_allclose(same, tokens, atol=0.2)
+
+
+def test_nothing_placed_leaves_the_filled_read(fitted):
+    tokens = still_tokens(fitted, as_video(smooth_clips(1))[0, 0])
+    empty = placed(jnp.zeros_like(tokens), visibility=jnp.zeros(tokens.shape[:-1], bool))
+    kept = patch_read.place_patches(CONFIG, fitted, empty, tokens)
+    np.testing.assert_allclose(kept, tokens, atol=0.2)
+
+
+def test_nearer_patches_cover_farther_ones(fitted):
+    height, width = 3, 3
+    tokens = jax.random.normal(jax.random.key(0), (1, 1, height, width, CONFIG.latent_channels))
+    depth = jnp.full((1, 1, height, width), 8.0).at[0, 0, 1, 1].set(1.0)
+    # The near patch in the middle is twice as large as its cell and hides part of its neighbours.
+    scale = jnp.zeros_like(depth).at[0, 0, 1, 1].set(jnp.log(2.0))
+    far_only = placed(tokens, depth=depth)
+    both = placed(tokens, depth=depth, scale=scale)
+    place = lambda read: patch_read.place_patches(CONFIG, fitted, read, tokens)  # noqa: E731
+    assert jnp.abs(place(both) - place(far_only))[0, 0, 1, 0].max() > 0.05
+    assert np.isfinite(place(both)).all()
+
+
+def test_learned_read_leaves_exact_cells_alone_and_starts_as_its_start():
+    config = LearnedReadConfig(latent_channels=4, feature_channels=6, width=8, blocks=1)
+    params = functional.init(config, 0)
+    tokens = jax.random.normal(jax.random.key(1), (1, 2, 3, 3, 4))
+    features = jnp.zeros((1, 2, 3, 3, 6)).at[..., 0].set(1.0).at[:, 1, ..., 1].set(0.4)
+    np.testing.assert_array_equal(
+        functional.apply(config, params, tokens, tokens, features), tokens
+    )
+    corrected = functional.apply(config, perturbed(params), tokens, tokens, features)
+    np.testing.assert_array_equal(corrected[:, 0], tokens[:, 0])
+    assert jnp.abs(corrected[:, 1] - tokens[:, 1]).max() > 1e-3
+    np.testing.assert_array_equal(exactness(jnp.zeros((2, 6))), 0)
