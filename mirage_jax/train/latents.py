@@ -233,6 +233,8 @@ def _load(path: Path, origin: str) -> Latents | None:
     with safe_open(path, framework="numpy") as file:
         if (file.metadata() or {}).get("origin") != origin:
             return None
+        if set(file.keys()) != set(Latents._fields):
+            return None  # written by a version that stored something else
         return Latents(**{name: file.get_tensor(name) for name in Latents._fields})
 
 

@@ -36,10 +36,19 @@ def blank_latents(world) -> Latents:
     frames = world.chunk.latent_frames + world.chunk.preceding
     grid = (1, 1, frames, *world.grid_hw)
     video = np.zeros((1, 1, 2, frames, *world.grid_hw, world.codec.latent_channels), np.float16)
-    flags = [np.zeros(grid, bool)] * 3
     poses = np.tile(np.eye(4, dtype=np.float32), (1, 1, frames, 1, 1))
     intrinsics = np.eye(3, dtype=np.float32)[None, None]
-    return Latents(video, video[:, :, 0], np.ones(grid, np.float32), *flags, poses, intrinsics)
+    return Latents(
+        video=video,
+        single=video[:, :, 0],
+        held=video[:, :, 0],
+        depth=np.ones(grid, np.float32),
+        keep=np.zeros(grid, bool),
+        known=np.zeros(grid, bool),
+        sky=np.zeros(grid, bool),
+        cam_to_world=poses,
+        intrinsics=intrinsics,
+    )
 
 
 def abstract_loss(objective, params, batch):
