@@ -263,7 +263,9 @@ class ChunkInputs(NamedTuple):
         first: [b, h, w, c] clean latent of target frame 0.
         preceding: [b, p, h, w, c] clean latents right before it (p may be 0).
         condition: [b, T + p, h, w, channels] from `observe`, target frames first.
-        base: [b, T, h, w, c] hole-filled read at the target frames.
+        base: [b, T, h, w, c] read at the target frames, the guess that is corrected.
+        exact: [b, T, h, w] how nearly each cell is seen as it was stored, 0 to 1; a denoiser that
+            predicts clean latents corrects the base only as far as this is below 1.
         text: [b, n, dt] text embeddings or None.
     """
 
@@ -271,6 +273,7 @@ class ChunkInputs(NamedTuple):
     preceding: Float[Array, "b p h w c"]
     condition: Float[Array, "b tp h w cc"]
     base: Float[Array, "b t h w c"]
+    exact: Float[Array, "b t h w"]
     text: Any = None
 
 
@@ -281,9 +284,8 @@ def chunk_inputs(first, preceding, observation: Observation, text=None) -> Chunk
     """
     targets = observation.base.shape[1] - preceding.shape[1]
     base = observation.base[:, :targets].at[:, 0].set(first)
-    return ChunkInputs(
-        first=first, preceding=preceding, condition=observation.condition, base=base, text=text
-    )
+    exact = exactness(read_features(observation.read))[:, :targets]
+    return ChunkInputs(first, preceding, observation.condition, base, exact, text)
 
 
 def predict_velocity(
@@ -325,6 +327,7 @@ def predict_velocity(
         base=inputs.base,
     )
     if config.denoiser.prediction == "clean":
+        out = out + inputs.exact[..., None] * (inputs.base - out)
         out = (noisy - out) / jnp.maximum(sigma, _SMALLEST_SIGMA)[:, :, None, None, None]
     return out.at[:, 0].set(0.0)
 
