@@ -67,7 +67,7 @@ def _set_models(config: ConfigDict) -> None:
         "write_where": "unseen",
     }
     config.chunk = {"latent_frames": 7, "preceding": 2, "temporal_stride": 2}
-    config.sampling = {"steps": 4, "shift": 5.0, "solver": "unipc"}
+    config.sampling = {"steps": 2, "shift": 5.0, "solver": "unipc"}
 
 
 def _set_stages(config: ConfigDict) -> None:
