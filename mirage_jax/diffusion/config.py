@@ -1,7 +1,7 @@
 """How a chunk is sampled: the number of solver steps, their spacing and the solver.
 
-The same object is used by validation pictures in training and by `mirage generate`, so a model is always judged with
-the sampler it is shipped with. Read next: `mirage_jax/diffusion/solvers.py`.
+The same object is used by validation pictures in training and by `mirage generate`, so a model is
+always judged with the sampler it is shipped with. Read next: `mirage_jax/diffusion/solvers.py`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ class SamplingConfig:
         if self.steps < 1:
             raise ValueError(f"sampling.steps: got {self.steps}, expected at least 1; set it to 4")
         if not self.shift > 0:
-            raise ValueError(f"sampling.shift: got {self.shift}, expected a positive number; the paper uses 5.0")
+            raise ValueError(
+                f"sampling.shift: got {self.shift}, expected a positive number; the paper uses 5.0"
+            )
         if self.solver not in SOLVER_NAMES:
-            raise ValueError(f"sampling.solver: got {self.solver!r}, expected one of {', '.join(SOLVER_NAMES)}")
+            raise ValueError(
+                f"sampling.solver: got {self.solver!r}, expected one of {', '.join(SOLVER_NAMES)}"
+            )
         if not self.guidance >= 1.0:
             raise ValueError(f"sampling.guidance: got {self.guidance}, expected 1.0 (off) or more")

@@ -1,4 +1,4 @@
-"""The placed read: remembered patches put where the target camera sees them, then made tokens again.
+"""The placed read: remembered patches put where the camera sees them, then made tokens again.
 
 The codec's linear path turns a token into its patch of pixels and back, so moving a token by a
 fraction of a cell, or bringing it nearer, needs no network: the patch is drawn at the projected
@@ -7,8 +7,8 @@ tokens, no pixels of a frame, no decoder; at a patch's own place it returns the 
 Cells that nothing covers keep the hole-filled token.
 
 Conventions: tokens are those of later frames (groups); only the last frame of a patch is drawn, as
-seen by a camera at rest. Offsets in cells, scales as log of depth stored over depth now.
-Read next: `memory/read.py` for where they come from, `learned_read.py` for what corrects the result.
+seen by a camera at rest. Offsets in cells, scales as log of depth stored over depth now. Read next:
+`memory/read.py` for where rows come from, `learned_read.py` for what corrects the result.
 """
 
 from __future__ import annotations
