@@ -50,8 +50,16 @@ def init(config: ModelConfig, key: jax.Array | int) -> Params:
       A nested dict of arrays with the structure of `abstract_params(config)`.
     """
     key = jax.random.key(key) if isinstance(key, int) else key
-    state = nnx.state(config.build(nnx.Rngs(params=key)))
-    return unflatten({_names(path): leaf.get_value() for path, leaf in nnx.to_flat_state(state)})
+
+    def draw(key: jax.Array) -> Params:
+        state = nnx.state(config.build(nnx.Rngs(params=key)))
+        return unflatten({_names(path): leaf[...] for path, leaf in nnx.to_flat_state(state)})
+
+    if isinstance(key, jax.core.Tracer) or jax.default_backend() != "cpu":
+        return draw(key)
+    # One quick compilation: on CPUs optimising each drawing operation takes far longer than running
+    # it (measured on a tiny denoiser: 13 s one by one, 31 s as a whole, 4 s unoptimised).
+    return jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})(key)
 
 
 def abstract_params(config: ModelConfig) -> Params:

@@ -81,8 +81,7 @@ def test_init_is_a_function_of_its_key_alone_also_under_jit():
     assert len(np.unique(once)) == once.size, "stacked layers must be drawn independently"
 
 
-@pytest.mark.parametrize("remat", sorted(functional.REMAT))
-@pytest.mark.parametrize("unroll", [1, 4])
+@pytest.mark.parametrize(("remat", "unroll"), [("none", 1), ("full", 1), ("dots", 4)])
 def test_scan_equals_an_explicit_loop_over_layers(remat, unroll):
     config = LadderConfig()
     params = functional.init(config, 0)
@@ -98,11 +97,11 @@ def test_scan_equals_an_explicit_loop_over_layers(remat, unroll):
             y = jnp.tanh(y @ params["rungs"]["kernel"][i] + params["rungs"]["bias"][i]) + i
         return y, jnp.stack(seen)
 
-    for got, expected in zip(scanned(params), looped(params), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-5)
-    gradient = jax.grad(lambda p: scanned(p)[0].sum())(params)["rungs"]["kernel"]
-    expected = jax.grad(lambda p: looped(p)[0].sum())(params)["rungs"]["kernel"]
-    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+    def value_and_gradient(run):
+        return jax.jit(jax.value_and_grad(lambda p: (run(p)[0].sum(), run(p)[1]), has_aux=True))
+
+    got, expected = value_and_gradient(scanned)(params), value_and_gradient(looped)(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got, expected)
 
 
 @pytest.mark.parametrize("config", [TINY, DepthHeadConfig(), LadderConfig()])
