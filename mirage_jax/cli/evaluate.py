@@ -5,6 +5,9 @@ Flags are checked here; the work is in `mirage_jax/eval/`. Reports are JSON, Mar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 import click
 
 
@@ -90,7 +93,8 @@ def codec(data, split, weights, out, frames, fit_split) -> None:
     params = files.load_params(
         folder / f"{world_lib.WEIGHT_FILES['codec']}.safetensors", spec.codec
     )
-    clips, fit = open_clips(data, split), open_clips(data, fit_split)
+    # A source has what these functions use of a sequence: length and indexing.
+    clips, fit = (cast(Sequence[Any], open_clips(data, name)) for name in (split, fit_split))
     evaluate_codec(spec, params, clips, fit, Path(out), frames=frames)
     _show(out, "codec")
 
