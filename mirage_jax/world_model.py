@@ -29,6 +29,7 @@ from mirage_jax.diffusion.config import SamplingConfig
 from mirage_jax.geometry import camera as camera_lib
 from mirage_jax.geometry import depth as depth_lib
 from mirage_jax.geometry import projection
+from mirage_jax.memory import features as feature_lib
 from mirage_jax.memory import fill, read, state, write
 from mirage_jax.models import condition as condition_lib
 from mirage_jax.models import functional, patch_read
@@ -209,7 +210,7 @@ def observe(
     found = jax.vmap(lambda m, c: read.read(m, c, grid_hw, config.memory))(memory, cameras)
     base = filled = fill.fill_holes(found.tokens, found.visibility)
     if config.learned_read is not None:
-        features = read_features(found)
+        features = feature_lib.read_features(found)
         if config.learned_read.placed:
             base = place(config, params, found, filled, features)
         base = functional.apply(
@@ -223,7 +224,7 @@ def observe(
         visibility=found.visibility,
         depth=found.depth,
         rays=rays,
-        geometry=read_geometry(found),
+        geometry=feature_lib.read_geometry(found),
     )
     return Observation(read=found, filled=filled, base=base, rays=rays, condition=condition)
 
@@ -236,24 +237,6 @@ def place(
     placed = patch_read.place_patches(config.codec, params["codec"], rows, filled)
     exact = exactness(features)[..., None]
     return exact * filled + (1.0 - exact) * placed
-
-
-def read_features(found: read.MemoryRead) -> Float[Array, "b t h w 6"]:
-    """Stack what the learned read is told of a read.
-
-    Visibility, how its rows were seen, and log depth.
-    """
-    seen = found.visibility[..., None]
-    log_depth = jnp.where(seen, jnp.log(jnp.where(seen, found.depth[..., None], 1.0)), 0.0)
-    return jnp.concatenate([seen.astype(log_depth.dtype), read_geometry(found), log_depth], axis=-1)
-
-
-def read_geometry(found: read.MemoryRead) -> Float[Array, "b t h w 4"]:
-    """Stack how the winning rows were seen.
-
-    Sub-cell offset (2), log scale ratio, angle in radians.
-    """
-    return jnp.concatenate([found.offset, found.scale[..., None], found.angle[..., None]], axis=-1)
 
 
 class ChunkInputs(NamedTuple):
@@ -284,7 +267,7 @@ def chunk_inputs(first, preceding, observation: Observation, text=None) -> Chunk
     """
     targets = observation.base.shape[1] - preceding.shape[1]
     base = observation.base[:, :targets].at[:, 0].set(first)
-    exact = exactness(read_features(observation.read))[:, :targets]
+    exact = exactness(feature_lib.read_features(observation.read))[:, :targets]
     return ChunkInputs(first, preceding, observation.condition, base, exact, text)
 
 
