@@ -79,6 +79,7 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
     step_fn = make_step(objective.loss, optimizer, stage, seed)
     deadline = time.monotonic() + 60.0 * options.minutes if options.minutes else float("inf")
     means, since = Means(), time.monotonic()
+    previous: dict[str, jax.Array] = {}
     try:
         with (
             _stop_requests() as stopped,
@@ -86,6 +87,9 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
         ):
             for step, batch in enumerate(_with_bar(batches, start, stage.steps), start + 1):
                 state, metrics = step_fn(state, batch)
+                # The host runs one step ahead and no more, so that a request to stop is soon met.
+                jax.block_until_ready(previous)
+                previous = metrics
                 means.add(metrics)
                 if step % stage.log_steps == 0 or step == stage.steps:
                     values = means.take()
