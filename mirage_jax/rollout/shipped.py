@@ -13,6 +13,7 @@ import mirage_jax
 PRETRAINED = Path(mirage_jax.__file__).parent / "pretrained"
 DEFAULT_WORLD = PRETRAINED / "doom_tiny"
 SCENES = PRETRAINED / "scenes"
+DEFAULT_SCENE = "lab"
 
 
 def scene_names() -> list[str]:
@@ -21,19 +22,17 @@ def scene_names() -> list[str]:
 
 
 def find_scene(text: str | None) -> Path:
-    """Return the file of a scene given as a path or shipped name; None is the first shipped one.
+    """Return the file of a scene given as a path or shipped name; None is `DEFAULT_SCENE`.
 
     Raises:
         FileNotFoundError: there is no such file or name.
     """
-    names = scene_names()
-    if text is None and names:
-        return SCENES / names[0] / "geometry.npz"
-    if text is not None and Path(text).exists():
+    names, text = scene_names(), DEFAULT_SCENE if text is None else text
+    if Path(text).exists():
         return Path(text)
     if text in names:
-        return SCENES / str(text) / "geometry.npz"
-    near = difflib.get_close_matches(text or "", names, n=1)
+        return SCENES / text / "geometry.npz"
+    near = difflib.get_close_matches(text, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"shipped scenes: {', '.join(names) or 'none'}"
     raise FileNotFoundError(
         f"--scene: got {text!r}, expected a geometry.npz, a folder with one, a picture or "
