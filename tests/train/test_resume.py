@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 import toy_stage
+from safetensors.numpy import load_file
 
 from mirage_jax.train import loop
 from mirage_jax.train.checkpoint import Checkpoints, check_config

@@ -104,7 +104,9 @@ def test_the_denoiser_overfits_a_room_and_writes_its_scores_and_pictures(latents
     assert last["error_visible"] < 0.7 * first["filled_visible"]
     assert last["error_hidden"] < 0.9 * first["filled_hidden"]
     scores = objective.validate(params, 60, tmp_path)
-    assert scores["psnr_ceiling"] > scores["psnr_one_step"] > scores["psnr_filled"]
+    assert all(np.isfinite(score) for score in scores.values())
+    made = ("psnr_sample", "psnr_one_step", "psnr_base", "psnr_filled")
+    assert scores["psnr_ceiling"] > max(scores[name] for name in made)
     assert (tmp_path / "denoiser_0000060.png").stat().st_size > 1000
 
 
