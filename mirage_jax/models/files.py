@@ -47,7 +47,18 @@ def save_params(
     """
     flat = {"/".join(names): _stored(leaf, dtype) for names, leaf in flatten(params).items()}
     header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
-    _write_atomically(Path(path), _serialize(flat, metadata=header))
+    _write_atomically(Path(path), _with_sorted_metadata(_serialize(flat, metadata=header)))
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order: equal content is equal bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load_params(path: str | os.PathLike, config: ModelConfig) -> Params:

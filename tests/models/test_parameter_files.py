@@ -70,3 +70,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch)
         files.save_params(path, functional.init(CONFIG, 1))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["head.safetensors"]
+
+
+def test_equal_parameters_and_metadata_are_equal_bytes(tmp_path):
+    params = {"a": {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3)}, "b": np.ones(3)}
+    metadata = {name: name * 2 for name in "stepconfigworld"}
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    files.save_params(first, params, metadata)
+    files.save_params(second, params, dict(reversed(metadata.items())))
+    assert first.read_bytes() == second.read_bytes()
+    assert files.load_metadata(first) == metadata
