@@ -36,7 +36,7 @@ def _parse_intrinsics(ctx, param, value):
     show_default=True,
     help='Preset, keys such as "w*16 l*24", "recorded", or a camera file.',
 )
-@click.option("--frames", type=click.IntRange(min=1), help="Any number; rounded up to 1 + 4n.")
+@click.option("--frames", type=click.IntRange(min=1), help="Any number; rounded up.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", default="outputs/generate", show_default=True, help="Output folder.")
 @click.option("--weights", help="Folder of a world; default: the shipped one.")

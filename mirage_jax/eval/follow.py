@@ -8,10 +8,10 @@ frames 1..f-1:
   `nearest read`: the hole-filled read alone. Both read the memory of the `sample` rollout.
 * `copy`: the first frame, repeated. `ceiling`: the true frames through the codec.
 
-Every row has PSNR over whole frames, and at the frames that have a camera in the latents (every
-4th) over the cells that memory showed (`visible`) and the others (`hidden`). By-distance tables
-group those frames by how far their camera is from the nearest view written before their chunk:
-travel over the scene's typical depth plus angle in radians.
+Every row has PSNR over whole frames, and at the frames that have a camera in the latents (the
+last of each group) over the cells that memory showed (`visible`) and the others (`hidden`).
+By-distance tables group those frames by how far their camera is from the nearest view written
+before their chunk: travel over the scene's typical depth plus angle in radians.
 Read next: `mirage_jax/eval/revisit.py`.
 """
 
@@ -60,7 +60,7 @@ class FollowConfig:
 
     Attributes:
         clips: recorded clips.
-        frames: video frames of each, 1 + 4n.
+        frames: video frames of each, as the codec makes them.
         batch: rollouts run side by side.
         seed: of the noise.
     """

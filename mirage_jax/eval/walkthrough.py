@@ -76,7 +76,7 @@ def walk(
     Args:
         world: configs and parameters.
         scene: of the world's frame size.
-        cameras: [f] with f = 1 + 4n, the scene's camera first.
+        cameras: [f] with f as the codec makes, the scene's camera first.
         config: how to run.
         directory: output folder, made if needed.
         say: receives progress lines.

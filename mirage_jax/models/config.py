@@ -2,8 +2,8 @@
 
 How many latent frames are made at once and which past ones the denoiser sees.
 
-A chunk is a run of latent frames denoised together. Latent frame i stands for video frames 4i-3..4i
-(frame 0 alone for i = 0) and has the camera of video frame 4i. Read next:
+A chunk is a run of latent frames denoised together. Latent frame 0 stands for video frame 0,
+every later one for `temporal_stride` frames, and has the camera of the last of them. Read next:
 `mirage_jax/rollout/plan.py` lays chunks end to end, and `mirage_jax/models/denoiser.py` turns the
 counts into a `FrameLayout`.
 """

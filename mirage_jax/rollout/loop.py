@@ -139,7 +139,7 @@ def rollout(
     Args:
         world: configs and parameters.
         start: start pictures [b] of the world's frame size.
-        cameras: [b, f] cameras of the video frames, intrinsics in pixels of a frame; f is 1 + 4n.
+        cameras: [b, f] cameras of the video frames, intrinsics in pixels; f fits the codec.
         config: seed, memory and write policy.
         providers: replacements of the models, for oracles and outside depth or masks.
         state: continue after its last chunk instead of starting.

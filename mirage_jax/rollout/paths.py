@@ -1,8 +1,8 @@
 """What `--path` may say: a preset, keys to press, a camera file, or the scene's own recorded path.
 
 Every path starts at the scene's camera; a camera file is moved so that its first camera does.
-Lengths of presets and keys follow the scene's typical depth. Frame counts are rounded up to 1 + 4n
-by standing still at the end.
+Lengths of presets and keys follow the scene's typical depth. Frame counts are rounded up to
+whole groups by standing still at the end.
 Read next: `mirage_jax/geometry/trajectories.py`, `mirage_jax/geometry/keys.py`,
 `mirage_jax/geometry/camera_files.py`.
 """

@@ -2,7 +2,7 @@
 
 The first chunk makes `chunk.video_frames` frames, each later one starts from the last generated
 latent as its clean frame 0 and adds `chunk.new_frames`. Any number of frames is accepted and
-rounded up to 1 + 4n.
+rounded up to 1 + stride * n.
 Read next: `mirage_jax/rollout/loop.py`.
 """
 

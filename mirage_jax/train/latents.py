@@ -147,7 +147,7 @@ def encode_clip(
     """Return the latents of one clip, without the leading axis n.
 
     Args:
-        clip: arrays of a recorded clip with 1 + 4n frames.
+        clip: arrays of a recorded clip with 1 + n groups of frames.
         encode: video [b, f, H, W, 3] in [-1, 1] -> latents [b, t, h, w, c].
         stride: pixels of a cell.
         mirror: also encode the clip mirrored left to right.
