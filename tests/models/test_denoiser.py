@@ -1,22 +1,17 @@
-"""The denoiser against stored vectors of the release, and the properties its parts promise."""
+"""The properties that the denoiser's parts promise; `tests/golden` compares it with the release."""
 
 import dataclasses
 import functools
-import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from mirage_jax.models import convert, functional
+from mirage_jax.models import functional
 from mirage_jax.models.condition import RELEASE, condition_channels
 from mirage_jax.models.denoiser import DenoiserConfig, FrameLayout
-from mirage_jax.models.lora import apply_lora
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = DenoiserConfig(
     latent_channels=4,
     out_channels=4,
@@ -33,57 +28,8 @@ _quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimizat
 FRAMES = FrameLayout(references=1, target=3, preceding=1)
 
 
-@pytest.fixture(scope="module")
-def golden():
-    sizes = json.loads((GOLDEN / "denoiser.json").read_text())
-    config = DenoiserConfig(
-        latent_channels=sizes["in_dim"],
-        out_channels=sizes["out_dim"],
-        width=sizes["dim"],
-        heads=sizes["num_heads"],
-        layers=sizes["num_layers"],
-        mlp_width=sizes["ffn_dim"],
-        text_width=sizes["text_dim"],
-        time_frequencies=sizes["freq_dim"],
-        patch=tuple(sizes["patch_size"]),
-        branch_layers=tuple(sizes["vace_layers"]),
-        condition_channels=sizes["vace_in_dim"],
-        eps=sizes["eps"],
-    )
-    weights = load_file(GOLDEN / "dit.safetensors") | load_file(GOLDEN / "vace.safetensors")
-    params = convert.denoiser_from_release(weights, config)
-    lora = convert.lora_from_release(load_file(GOLDEN / "lora.safetensors"), config)
-    with np.load(GOLDEN / "denoiser.npz") as file:
-        return config, params, lora, dict(file)
-
-
-@pytest.mark.parametrize("case", ["plain", "pre", "refpre", "lora"])
-def test_denoiser_matches_the_release_on_every_frame(golden, case):
-    config, params, lora, data = golden
-    frames = FrameLayout(*(int(data[f"{case}_{kind}"]) for kind in "RTP"))
-
-    @_quick_jit
-    def run(params, x, timestep, condition, text):
-        def every_frame(condition):
-            inputs = x, timestep, condition, text, frames
-            return functional.apply(config, params, *inputs, method="every_frame")
-
-        return {"out": every_frame(condition), "out_nomem": every_frame(None)}
-
-    outputs = run(
-        apply_lora(params, lora) if case == "lora" else params,
-        data[f"{case}_x"].transpose(0, 2, 3, 4, 1),
-        data[f"{case}_t"][None],
-        data[f"{case}_scene"].transpose(1, 2, 3, 0)[None],
-        data[f"{case}_ctx"],
-    )
-    for name, got in outputs.items():
-        expected = data[f"{case}_{name}"].transpose(0, 2, 3, 4, 1)
-        assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max(), name
-
-
-def test_the_released_condition_has_the_released_channels(golden):
-    assert condition_channels(RELEASE, 48) == golden[0].condition_channels
+def test_the_released_condition_has_the_released_channels():
+    assert condition_channels(RELEASE, 48) == 96
 
 
 def test_call_returns_the_target_frames_of_every_frame():

@@ -1,0 +1,35 @@
+"""What a comparison with the release yields, and how errors are measured.
+
+Read next: `check.py`.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Line(NamedTuple):
+    """One compared case: its worst relative error, whether that is accepted, and what to know."""
+
+    name: str
+    error: float
+    passed: bool
+    note: str = ""
+
+
+def relative_error(got: Any, expected: Any) -> float:
+    """Return the largest absolute difference over the largest absolute value; inf if shapes differ.
+
+    NaN anywhere counts as infinite.
+    """
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    if got.shape != expected.shape:
+        return float("inf")
+    scale = np.abs(expected).max(initial=0.0)
+    worst = np.abs(got - expected).max(initial=0.0)
+    return float(worst / scale if scale else worst) if np.isfinite(worst) else float("inf")
+
+
+def within(name: str, error: float, limit: float, note: str = "") -> Line:
+    """Return the line of a case that passes up to a limit."""
+    return Line(name, error, error <= limit, note)
