@@ -45,7 +45,7 @@ class BlockSizes:
 
 
 class Linear(nnx.Module):
-    """Affine map of the last axis, `x @ kernel + bias`."""
+    """Affine map of the last axis, `x @ kernel + bias`, or linear without a bias."""
 
     def __init__(
         self,
@@ -56,12 +56,14 @@ class Linear(nnx.Module):
         rngs: nnx.Rngs,
         kernel_init: nnx.Initializer = _xavier,
         products: Products = "plain",
+        has_bias: bool = True,
     ):
         """Make a kernel [in_width, out_width] with logical axes `axes`, and a zero bias."""
-        self.products = products
+        self.products, self.has_bias = products, has_bias
         kernel = kernel_init(rngs.params(), (in_width, out_width), jnp.float32)
         self.kernel = nnx.Param(kernel, axes=axes)
-        self.bias = nnx.Param(jnp.zeros(out_width), axes=axes[1:])
+        if has_bias:
+            self.bias = nnx.Param(jnp.zeros(out_width), axes=axes[1:])
 
     def __call__(self, x: Float[jax.Array, "... i"]) -> Float[jax.Array, "... o"]:
         """Return the mapped activations in the dtype of `x`."""
@@ -69,7 +71,7 @@ class Linear(nnx.Module):
             y = bfloat16_product(x, self.kernel[...])
         else:
             y = x @ self.kernel[...].astype(x.dtype)
-        return y + self.bias[...].astype(x.dtype)
+        return y + self.bias[...].astype(x.dtype) if self.has_bias else y
 
 
 class RMSNorm(nnx.Module):
