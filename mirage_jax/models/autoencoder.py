@@ -7,7 +7,7 @@ be run whole (`encode`, `decode`) or group by group in bounded memory (`encode_s
 `decode_streamed`); both give the same numbers. The posterior is not sampled: `encode` returns its
 mean.
 
-Read next: `autoencoder_blocks.py` for how the past is handed on, `convert_autoencoder.py` for
+Read next: `autoencoder_blocks.py` for how the past is handed on, `convert/autoencoder.py` for
 released weights.
 """
 

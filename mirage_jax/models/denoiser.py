@@ -6,7 +6,7 @@ Conventions: frames are ordered [references | target | preceding]; videos of lat
 The network predicts the flow velocity, or, with `prediction="clean"`, a correction of a given
 clean guess; turning that into a velocity is the business of `diffusion/`.
 
-Read next: `block.py`, `branch.py`, `rotary.py`; `convert.py` for released weights.
+Read next: `block.py`, `branch.py`, `rotary.py`; `convert/` for released weights.
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ Conventions: a LoRA is a nested dict that mirrors the parameters it changes: whe
 [..., rank, out]; stacked layers keep their leading axis. The adapted kernel is
 kernel + scale * a @ b; the released weights use scale 1.
 
-Read next: `convert.py` for released LoRA files, `functional.py` for parameter trees.
+Read next: `convert/lora.py` for released LoRA files, `functional.py` for parameter trees.
 """
 
 import dataclasses

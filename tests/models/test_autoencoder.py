@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from mirage_jax.models import autoencoder_blocks, functional
 from mirage_jax.models.autoencoder import WAN21, WAN22, AutoencoderConfig, patchify, unpatchify
-from mirage_jax.models.convert_autoencoder import LatentStatistics, params_from_release
+from mirage_jax.models.convert.autoencoder import LatentStatistics, params_from_release
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 TINY = AutoencoderConfig(

@@ -10,14 +10,14 @@ from safetensors.numpy import load_file
 
 from mirage_jax.models import functional
 from mirage_jax.models.autoencoder import WAN21, AutoencoderConfig
-from mirage_jax.models.convert_autoencoder import (
-    LAYOUTS,
+from mirage_jax.models.convert.autoencoder import (
     WAN21_STATISTICS,
     WAN22_STATISTICS,
     LatentStatistics,
     params_from_release,
     params_to_release,
 )
+from mirage_jax.models.convert.layout import LAYOUTS
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 SIZES = {"encoder_width": 4, "decoder_width": 4, "latent_channels": 3}
@@ -119,7 +119,8 @@ def test_misfits_are_listed_by_name(released):
     wrong["encoder.head.0.gamma"] = np.zeros((7, 1, 1, 1))
     wrong["decoder.extra"] = np.zeros(1)
     pattern = (
-        r"missing: conv2\.bias; unexpected: decoder\.extra; misshapen: encoder\.head\.0\.gamma"
+        r"missing \(1\): conv2\.bias; unexpected \(1\): decoder\.extra; "
+        r"misshapen \(1\): encoder\.head\.0\.gamma"
     )
     with pytest.raises(ValueError, match=pattern):
         params_from_release(config, wrong, statistics(48))

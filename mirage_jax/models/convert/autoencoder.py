@@ -5,7 +5,7 @@ first), in one of two layouts: ``release`` (the names of Wan2.1/2.2 themselves) 
 (`AutoencoderKLWan`). Neither holds the statistics that latents are normalised with; they are
 given beside, as `WAN21_STATISTICS` or `WAN22_STATISTICS`.
 
-Read next: `autoencoder.py` for the model, `functional.py` for the parameter trees.
+Read next: `layout.py` for how values are moved, `../autoencoder.py` for the model.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,10 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax.models.autoencoder import AutoencoderConfig
-from mirage_jax.models.functional import Params, abstract_params, flatten, unflatten
+from mirage_jax.models.convert.layout import (
+    LAYOUTS,
+    Entry,
+    Form,
+    Layout,
+    check_entries,
+    to_ours,
+    to_theirs,
+)
+from mirage_jax.models.functional import Params, abstract_params, flatten
 
-LAYOUTS = ("release", "diffusers")
-_STATISTICS = {("latent_mean",), ("latent_std",)}
+AUTOENCODER_MARKERS: Mapping[Layout, str] = {
+    "release": r"^(encoder|decoder)\.conv1\.",
+    "diffusers": r"^(encoder|decoder)\.conv_in\.",
+}
+STATISTICS_PATHS = (("latent_mean",), ("latent_std",))
 
 
 class LatentStatistics(NamedTuple):
@@ -52,20 +64,12 @@ WAN22_STATISTICS = LatentStatistics(
 # fmt: on
 
 
-class _Entry(NamedTuple):
-    """One parameter: where it is with us, its name there, and how it is laid out there."""
-
-    ours: tuple[str, ...]
-    theirs: str
-    ones: int  # trailing axes of length 1 that their array has and ours has not
-
-
 def params_from_release(
     config: AutoencoderConfig,
     tensors: Mapping[str, Any],
     statistics: LatentStatistics,
     *,
-    layout: str = "release",
+    layout: Layout = "release",
 ) -> Params:
     """Convert released weights.
 
@@ -81,27 +85,32 @@ def params_from_release(
     Raises:
       ValueError: Listing by name all arrays that are missing, unexpected or misshapen.
     """
-    abstract = flatten(abstract_params(config))
-    entries = _entries(config, layout)
-    got = {name: np.shape(array) for name, array in tensors.items()}
-    expected = {e.theirs: _their_shape(abstract[e.ours].shape, e.ones) for e in entries}
-    _compare(expected, got, layout)
-    flat = {e.ours: jnp.asarray(_to_ours(tensors[e.theirs], e.ones)) for e in entries}
-    for name, values in (
-        ("latent_mean", statistics.mean),
-        ("latent_std", statistics.std),
-    ):
-        flat[(name,)] = jnp.asarray(values, jnp.float32)
-        if flat[(name,)].shape != (config.latent_channels,):
+    entries = autoencoder_entries(config, layout)
+    shapes = flatten(abstract_params(config))
+    check_entries(entries, shapes, tensors, what=f"autoencoder weights in {layout!r} layout")
+    params = to_ours(entries, tensors, dtype=jnp.float32)
+    return params | statistics_params(config, statistics)
+
+
+def statistics_params(config: AutoencoderConfig, statistics: LatentStatistics) -> Params:
+    """Return the parameters that the statistics of latents are with us, in float32.
+
+    Raises:
+      ValueError: if there is not one value a latent channel.
+    """
+    params = {"latent_mean": statistics.mean, "latent_std": statistics.std}
+    params = {name: jnp.asarray(values, jnp.float32) for name, values in params.items()}
+    for name, values in params.items():
+        if values.shape != (config.latent_channels,):
             raise ValueError(
-                f"{name} has the wrong shape - got {flat[(name,)].shape} - expected "
+                f"{name} has the wrong shape - got {values.shape} - expected "
                 f"({config.latent_channels},) - use the statistics of this autoencoder."
             )
-    return unflatten(flat)
+    return params
 
 
 def params_to_release(
-    config: AutoencoderConfig, params: Params, *, layout: str = "release"
+    config: AutoencoderConfig, params: Params, *, layout: Layout = "release"
 ) -> dict[str, np.ndarray]:
     """Convert our weights to released names; the latent statistics are left out.
 
@@ -116,72 +125,37 @@ def params_to_release(
     Raises:
       ValueError: If the layout is not known.
     """
-    flat = flatten(params)
-    return {e.theirs: _to_theirs(flat[e.ours], e.ones) for e in _entries(config, layout)}
+    return to_theirs(autoencoder_entries(config, layout), flatten(params))
 
 
-def _their_shape(shape: tuple[int, ...], ones: int) -> tuple[int, ...]:
-    if len(shape) > 1:
-        shape = (shape[-1], shape[-2], *shape[:-2])
-    return (*shape, *(1,) * ones)
+def autoencoder_entries(config: AutoencoderConfig, layout: Layout) -> list[Entry]:
+    """Return an entry for every tensor of the autoencoder but the statistics of its latents.
 
-
-def _to_ours(array: Any, ones: int) -> np.ndarray:
-    """Drop trailing ones; move channels from (out, in, ...) to (..., in, out)."""
-    array = np.asarray(array).astype(np.float32)
-    array = array.reshape(array.shape[: array.ndim - ones])
-    return np.moveaxis(array, (0, 1), (-1, -2)) if array.ndim > 1 else array
-
-
-def _to_theirs(array: Any, ones: int) -> np.ndarray:
-    array = np.asarray(array)
-    if array.ndim > 1:
-        array = np.moveaxis(array, (-1, -2), (0, 1))
-    return np.ascontiguousarray(array.reshape(*array.shape, *(1,) * ones))
-
-
-def _compare(
-    expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]], layout: str
-) -> None:
-    problems = {
-        "missing": sorted(expected.keys() - got.keys()),
-        "unexpected": sorted(got.keys() - expected.keys()),
-        "misshapen": [
-            f"{name} {got[name]} for {expected[name]}"
-            for name in sorted(expected.keys() & got.keys())
-            if got[name] != expected[name]
-        ],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in problems.items() if n)
-        raise ValueError(
-            f"Autoencoder weights do not fit - got {listed} - expected the {len(expected)} arrays "
-            f"of the {layout!r} layout at the config's sizes - check the config and the layout."
-        )
-
-
-def _entries(config: AutoencoderConfig, layout: str) -> list[_Entry]:
+    Raises:
+      ValueError: if the layout is not known.
+    """
     if layout not in LAYOUTS:
         raise ValueError(
             f"Weight layout is not known - got {layout!r} - expected one of {LAYOUTS} - "
             "pick one of them."
         )
-    leaves = [path for path in flatten(abstract_params(config)) if path not in _STATISTICS]
     modules = dict(_modules(config, layout))
-    return [_entry(path, modules[path[:-1]]) for path in leaves]
+    leaves = flatten(abstract_params(config))
+    return [_entry(p, modules[p[:-1]]) for p in leaves if p not in STATISTICS_PATHS]
 
 
-def _entry(path: tuple[str, ...], module: str) -> _Entry:
+def _entry(path: tuple[str, ...], module: str) -> Entry:
     """Name one parameter: arrays of one module differ by their last name and trailing ones."""
     kind, leaf = path[-2], path[-1]
     if leaf == "scale":
         # Norms of videos carry three axes of length 1, that of attention, on images, two.
-        return _Entry(path, f"{module}.gamma", 2 if kind == "norm" else 3)
+        return Entry(f"{module}.gamma", path, None, Form(trailing=2 if kind == "norm" else 3))
     if leaf == "bias":
-        return _Entry(path, f"{module}.bias", 0)
+        return Entry(f"{module}.bias", path, None, Form())
     # Pointwise maps are 1x1x1 convolutions there, 1x1 in attention; time ones are 3x1x1.
     ones = {"moments_out": 3, "latents_in": 3, "shortcut": 3, "qkv": 2, "out": 2, "time": 2}
-    return _Entry(path, f"{module}.weight", ones.get(kind, 0))
+    form = Form(kernel=True, trailing=ones.get(kind, 0))
+    return Entry(f"{module}.weight", path, None, form)
 
 
 _RESIDUAL = {
@@ -214,7 +188,7 @@ _MIDDLE = {
 }
 
 
-def _modules(config: AutoencoderConfig, layout: str) -> Iterator[tuple[tuple[str, ...], str]]:
+def _modules(config: AutoencoderConfig, layout: Layout) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield (path of one of our modules, its name there), for all that hold arrays."""
     ends = ("conv1", "conv2") if layout == "release" else ("quant_conv", "post_quant_conv")
     yield from zip((("moments_out",), ("latents_in",)), ends, strict=True)
@@ -232,7 +206,7 @@ def _modules(config: AutoencoderConfig, layout: str) -> Iterator[tuple[tuple[str
 
 
 def _stages(
-    config: AutoencoderConfig, half: str, layout: str
+    config: AutoencoderConfig, half: str, layout: Layout
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     plans = config.encoder_plans if half == "encoder" else config.decoder_plans
     flat = 0  # running number of layers, where a layout does not nest them in stages
@@ -249,7 +223,7 @@ def _stages(
 
 
 def _stage_names(
-    config: AutoencoderConfig, half: str, layout: str, stage: int, flat: int
+    config: AutoencoderConfig, half: str, layout: Layout, stage: int, flat: int
 ) -> tuple[Any, Any]:
     """Names of block j and of the resampling of a stage, each as a function of its number."""
     down = half == "encoder"
