@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from mirage_jax.geometry.camera import Camera, rescale_intrinsics
 from mirage_jax.models import convert, functional
 from mirage_jax.models.autoencoder import AutoencoderConfig
-from mirage_jax.models.convert_autoencoder import LatentStatistics, params_from_release
+from mirage_jax.models.convert.autoencoder import LatentStatistics, params_from_release
 from mirage_jax.models.denoiser import DenoiserConfig
 
 
