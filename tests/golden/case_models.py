@@ -10,7 +10,14 @@ from mirage_jax.models import functional
 from mirage_jax.models.denoiser import FrameLayout
 from mirage_jax.models.lora import apply_lora
 from tests.golden.case import Line, relative_error, within
-from tests.golden.release_files import arrays, autoencoder, channel_last, denoiser, lora
+from tests.golden.release_files import (
+    arrays,
+    autoencoder,
+    channel_last,
+    denoiser,
+    lora,
+    text_encoder,
+)
 
 LIMIT = 1e-4
 # Compiling takes longer than running these sizes.
@@ -67,3 +74,12 @@ def vae_cases(directory: Path) -> Iterator[Line]:
         }
         part = max(errors, key=errors.__getitem__)
         yield within(f"vae.{frames}", errors[part], LIMIT, f"worst: {part}")
+
+
+def text(directory: Path) -> Iterator[Line]:
+    """Compare the embeddings of padded prompts, padding rows included."""
+    config, params = text_encoder(directory)
+    stored = arrays(directory, "text.npz")
+    run = _quick_jit(functools.partial(functional.apply, config))
+    got = run(params, stored["ids"], stored["mask"])
+    yield within("text", relative_error(got, stored["emb"]), LIMIT)

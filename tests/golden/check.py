@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.golden.case import Line
 from tests.golden.case_diffusion import flow_loss, unipc
 from tests.golden.case_memory import memory, memory_dense
-from tests.golden.case_models import denoiser_cases, vae_cases
+from tests.golden.case_models import denoiser_cases, text, vae_cases
 
 CASES: dict[str, Callable[[Path], Iterable[Line]]] = {
     "memory": memory,
@@ -26,6 +26,7 @@ CASES: dict[str, Callable[[Path], Iterable[Line]]] = {
     "flow_loss": flow_loss,
     "unipc": unipc,
     "vae": vae_cases,
+    "text": text,
 }
 
 

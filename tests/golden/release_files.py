@@ -15,10 +15,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from mirage_jax.geometry.camera import Camera, rescale_intrinsics
-from mirage_jax.models import convert, functional
+from mirage_jax.models import convert, convert_text_encoder, functional
 from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.convert.autoencoder import LatentStatistics, params_from_release
 from mirage_jax.models.denoiser import DenoiserConfig
+from mirage_jax.models.text_encoder import TextEncoderConfig
 
 
 def arrays(directory: Path, name: str) -> dict[str, np.ndarray]:
@@ -79,6 +80,14 @@ def autoencoder(directory: Path) -> tuple[AutoencoderConfig, functional.Params]:
     )
     statistics = LatentStatistics(stored["mean"], stored["std"])
     return config, params_from_release(config, load_file(directory / "vae.safetensors"), statistics)
+
+
+def text_encoder(directory: Path) -> tuple[TextEncoderConfig, functional.Params]:
+    """Return the text encoder; its sizes are read off its tensors."""
+    tensors = load_file(directory / "text.safetensors")
+    shapes = {name: value.shape for name, value in tensors.items()}
+    config = convert_text_encoder.text_encoder_config(shapes)
+    return config, convert_text_encoder.text_encoder_from_release(tensors, config, dtype=np.float32)
 
 
 def grid_cameras(directory: Path, frames: Any, hw: tuple[int, int]) -> Camera:
