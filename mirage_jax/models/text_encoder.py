@@ -5,7 +5,7 @@ are not scaled, linear maps have no bias, norms neither shift nor subtract a mea
 norms are in float32. Rows of padding come out as zeros: the denoiser attends to all of them, as the
 released weights were trained. Text rows do not depend on how much padding follows them.
 
-Read next: `convert_text_encoder.py` for released weights; `../data/text_cache.py`, which keeps what
+Read next: `convert/text_encoder.py` for released weights; `../data/text_cache.py`, which keeps what
 this makes, so that training and generation need not load it.
 """
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mirage_jax.models import convert_text_encoder as convert
 from mirage_jax.models import functional
+from mirage_jax.models.convert import text_encoder as convert
+from mirage_jax.models.convert.layout import LAYOUTS
 from mirage_jax.models.text_encoder import TextEncoderConfig, position_buckets
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -67,7 +68,7 @@ def test_sizes_are_read_off_the_shapes(config):
     assert config == expected
 
 
-@pytest.mark.parametrize("layout", convert.LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_survive_a_round_trip_bit_for_bit(released, config, layout):
     params = convert.text_encoder_from_release(released, config)
     theirs = convert.text_encoder_to_release(params, config, layout=layout)
@@ -82,7 +83,7 @@ def test_weights_survive_a_round_trip_bit_for_bit(released, config, layout):
 
 def test_a_token_table_under_its_second_name_is_taken(released, config):
     params = convert.text_encoder_from_release(released, config)
-    theirs = convert.text_encoder_to_release(params, config, layout="transformers")
+    theirs = convert.text_encoder_to_release(params, config, layout="diffusers")
     table = theirs["shared.weight"]
     for names in (
         {"encoder.embed_tokens.weight"},
@@ -90,7 +91,7 @@ def test_a_token_table_under_its_second_name_is_taken(released, config):
     ):
         tensors = {k: v for k, v in theirs.items() if k != "shared.weight"}
         tensors |= dict.fromkeys(names, table)
-        got = convert.text_encoder_from_release(tensors, config, layout="transformers")
+        got = convert.text_encoder_from_release(tensors, config, layout="diffusers")
         np.testing.assert_array_equal(got["token_embedding"], table)
 
 

@@ -5,8 +5,8 @@ one. Theirs are in PyTorch order (output channels first), ours have output chann
 only reorders values, so a round trip is exact to the bit. Tensors are arrays, or anything with
 `shape`, `dtype` and `read()`, such as a `StoredTensor`.
 
-Read next: `denoiser.py`, `lora.py`, `autoencoder.py` and `text.py` for each model's entries,
-`stream.py` for files.
+Read next: `denoiser.py`, `lora.py`, `autoencoder.py` and `text_encoder.py` for the entries of each
+model, `stream.py` for files.
 """
 
 import re

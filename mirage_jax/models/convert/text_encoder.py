@@ -1,30 +1,33 @@
 """Weights of released UMT5 text encoders to ours and back, by name.
 
 Conventions: linear weights there are [out, in], one tensor a block; ours are [in, out], stacked.
-Two layouts: `release` (the names that Wan gives them) and `transformers` (`UMT5EncoderModel`).
+Two layouts: `release` (the names that Wan gives them) and `diffusers` (`UMT5EncoderModel` of
+Transformers, as a Diffusers pipeline holds it).
 Values are only moved, so a round trip is exact to the bit.
 
 Read next: `text_encoder.py` for the model.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from mirage_jax.models.functional import (
-    Params,
-    Path,
-    abstract_params,
-    check_against,
-    flatten,
-    unflatten,
+from mirage_jax.models.convert.layout import (
+    KERNEL,
+    LAYOUTS,
+    PLAIN,
+    Entry,
+    Layout,
+    check_entries,
+    to_ours,
+    to_theirs,
 )
+from mirage_jax.models.functional import Params, abstract_params, check_against, flatten
 from mirage_jax.models.text_encoder import TextEncoderConfig
 
-# Ours -> (release, transformers); `{}` is the block.
+# Ours -> theirs; `{}` is the block.
 _RELEASE = {
     "token_embedding": "token_embedding.weight",
     "norm/scale": "norm.weight",
@@ -55,23 +58,23 @@ _TRANSFORMERS = {
     "blocks/ffn/up/kernel": f"{_FEED_FORWARD}.wi_1.weight",
     "blocks/ffn/down/kernel": f"{_FEED_FORWARD}.wo.weight",
 }
-LAYOUTS: Mapping[str, Mapping[str, str]] = {"release": _RELEASE, "transformers": _TRANSFORMERS}
+_NAMES: Mapping[Layout, Mapping[str, str]] = {"release": _RELEASE, "diffusers": _TRANSFORMERS}
 # What the encoder of the Transformers layout calls the token table; files may have either or both.
 _TIED = "encoder.embed_tokens.weight"
-
-
-class _Shaped(NamedTuple):
-    shape: tuple[int, ...]
+TEXT_MARKERS: Mapping[Layout, str] = {
+    "release": r"^token_embedding\.",
+    "diffusers": r"^(shared|encoder\.embed_tokens)\.",
+}
 
 
 def text_encoder_config(
-    shapes: Mapping[str, tuple[int, ...]], *, layout: str = "release"
+    shapes: Mapping[str, tuple[int, ...]], *, layout: Layout = "release"
 ) -> TextEncoderConfig:
     """Read the sizes of a text encoder off the shapes of its tensors.
 
     Args:
       shapes: shape of each tensor by name.
-      layout: `release` or `transformers`.
+      layout: `release` or `diffusers`.
 
     Returns:
       The config; `max_distance`, `eps` and `dtype`, which no shape tells, are UMT5's defaults.
@@ -109,7 +112,7 @@ def text_encoder_from_release(
     tensors: Mapping[str, Any],
     config: TextEncoderConfig,
     *,
-    layout: str = "release",
+    layout: Layout = "release",
     dtype: Any = None,
 ) -> Params:
     """Convert released weights of a text encoder.
@@ -117,7 +120,7 @@ def text_encoder_from_release(
     Args:
       tensors: released tensors by name.
       config: sizes, e.g. from `text_encoder_config`.
-      layout: `release` or `transformers`.
+      layout: `release` or `diffusers`.
       dtype: of the result; None keeps the dtype of the file.
 
     Returns:
@@ -126,56 +129,42 @@ def text_encoder_from_release(
     Raises:
       ValueError: naming tensors that are missing, unexpected or of the wrong shape.
     """
-    names = _layout(layout)
-    tensors = {name: value for name, value in tensors.items() if name != _TIED} | (
-        {names["token_embedding"]: tensors[_TIED]} if _TIED in tensors else {}
-    )
-    leaves = flatten(abstract_params(config))
-    wanted: dict[Path, Any] = {
-        (name,): _Shaped(_their_shape(path, leaf.shape))
-        for path, leaf in leaves.items()
-        for name in _names(path, config, names)
-    }
-    check_against(wanted, {(n,): v for n, v in tensors.items()}, what="text encoder weights")
-    flat = {}
-    for path in leaves:
-        parts = [_turned(path, tensors[name]) for name in _names(path, config, names)]
-        value = np.stack(parts) if path[0] == "blocks" else parts[0]
-        flat[path] = jnp.asarray(value, dtype or value.dtype)
-    return unflatten(flat)
+    tensors = without_tied_table(tensors)
+    entries = text_encoder_entries(config, layout)
+    check_entries(entries, flatten(abstract_params(config)), tensors, what="text encoder weights")
+    return to_ours(entries, tensors, dtype=dtype)
 
 
 def text_encoder_to_release(
-    params: Params, config: TextEncoderConfig, *, layout: str = "release"
+    params: Params, config: TextEncoderConfig, *, layout: Layout = "release"
 ) -> dict[str, np.ndarray]:
     """Convert parameters to released names; inverse of `text_encoder_from_release`."""
-    flat, names = flatten(params), _layout(layout)
+    flat = flatten(params)
     check_against(flatten(abstract_params(config)), flat, what="text encoder parameters")
-    tensors = {}
-    for path, leaf in flat.items():
-        value = np.asarray(leaf)
-        layers = value if path[0] == "blocks" else value[None]
-        for name, layer in zip(_names(path, config, names), layers, strict=True):
-            tensors[name] = np.ascontiguousarray(_turned(path, layer))
-    return tensors
+    return to_theirs(text_encoder_entries(config, layout), flat)
 
 
-def _layout(layout: str) -> Mapping[str, str]:
+def text_encoder_entries(config: TextEncoderConfig, layout: Layout) -> list[Entry]:
+    """Return an entry for every tensor of the text encoder."""
+    leaves = flatten(abstract_params(config))
+    return [e for path in leaves for e in _entries(path, config, _layout(layout))]
+
+
+def without_tied_table(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave the token table of the Transformers layout under its first name alone."""
+    rest = {name: value for name, value in tensors.items() if name != _TIED}
+    return rest | ({_TRANSFORMERS["token_embedding"]: tensors[_TIED]} if _TIED in tensors else {})
+
+
+def _layout(layout: Layout) -> Mapping[str, str]:
     if layout not in LAYOUTS:
-        raise ValueError(f"layout: got {layout!r}, expected one of {tuple(LAYOUTS)}")
-    return LAYOUTS[layout]
+        raise ValueError(f"layout: got {layout!r}, expected one of {LAYOUTS}")
+    return _NAMES[layout]
 
 
-def _names(path: Path, config: TextEncoderConfig, names: Mapping[str, str]) -> list[str]:
-    pattern = names["/".join(path)]
-    return [pattern.format(n) for n in range(config.layers if path[0] == "blocks" else 1)]
-
-
-def _their_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
-    shape = shape[1:] if path[0] == "blocks" else shape
-    return shape[::-1] if path[-1] == "kernel" else shape
-
-
-def _turned(path: Path, value: Any) -> np.ndarray:
-    """Turn a linear weight between [out, in] and [in, out]; leave all else."""
-    return np.asarray(value).T if path[-1] == "kernel" else np.asarray(value)
+def _entries(
+    path: tuple[str, ...], config: TextEncoderConfig, names: Mapping[str, str]
+) -> Iterator[Entry]:
+    pattern, form = names["/".join(path)], KERNEL if path[-1] == "kernel" else PLAIN
+    for layer in range(config.layers) if path[0] == "blocks" else [None]:
+        yield Entry(pattern.format(layer), path, layer, form)
