@@ -15,9 +15,13 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from mirage_jax.geometry.camera import Camera, rescale_intrinsics
-from mirage_jax.models import convert, convert_text_encoder, functional
+from mirage_jax.models import convert, functional
 from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.convert.autoencoder import LatentStatistics, params_from_release
+from mirage_jax.models.convert.text_encoder import (
+    text_encoder_config,
+    text_encoder_from_release,
+)
 from mirage_jax.models.denoiser import DenoiserConfig
 from mirage_jax.models.text_encoder import TextEncoderConfig
 
@@ -86,8 +90,8 @@ def text_encoder(directory: Path) -> tuple[TextEncoderConfig, functional.Params]
     """Return the text encoder; its sizes are read off its tensors."""
     tensors = load_file(directory / "text.safetensors")
     shapes = {name: value.shape for name, value in tensors.items()}
-    config = convert_text_encoder.text_encoder_config(shapes)
-    return config, convert_text_encoder.text_encoder_from_release(tensors, config, dtype=np.float32)
+    config = text_encoder_config(shapes)
+    return config, text_encoder_from_release(tensors, config, dtype=np.float32)
 
 
 def grid_cameras(directory: Path, frames: Any, hw: tuple[int, int]) -> Camera:
