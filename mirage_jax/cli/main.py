@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("mirage_jax.cli.train", "Train the codec, the depth head or the denoiser."),
     "evaluate": ("mirage_jax.cli.evaluate", "Measure revisits, camera following and the codec."),
     "record": ("mirage_jax.cli.record", "Record clips of a world with depth and cameras."),
+    "encode": ("mirage_jax.cli.encode", "Encode prompts for training and generation."),
     "export": ("mirage_jax.cli.export", "Gather trained weights into a world's folder."),
     "memory": ("mirage_jax.cli.memory", "Look into a saved memory."),
 }
