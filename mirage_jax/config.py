@@ -153,6 +153,7 @@ def _convert_union(value: Any, choices: tuple[Any, ...], path: str) -> Any:
     if value is None and type(None) in choices:
         return None
     concrete = [c for c in choices if c is not type(None)]
+    concrete = _meant_by_keys(value, concrete)
     if len(concrete) == 1:
         return _convert(value, concrete[0], path)
     for choice in concrete:
@@ -161,6 +162,20 @@ def _convert_union(value: Any, choices: tuple[Any, ...], path: str) -> Any:
         except (TypeError, ValueError):
             continue
     raise _wrong_kind(value, " or ".join(_name(c) for c in choices), path)
+
+
+def _meant_by_keys(value: Any, choices: list[Any]) -> list[Any]:
+    """Of several dataclasses, keep the one that knows most of a mapping's keys.
+
+    The first wins a tie. Its own complaints about the mapping then reach the user.
+    """
+    if not (isinstance(value, Mapping) or hasattr(value, "to_dict")):
+        return choices
+    classes = [c for c in choices if isinstance(c, type) and dataclasses.is_dataclass(c)]
+    if not classes:
+        return choices
+    keys = set(_as_mapping(value, "union"))
+    return [max(classes, key=lambda c: len(keys & {f.name for f in dataclasses.fields(c)}))]
 
 
 def _convert_tuple(value: Any, parts: tuple[Any, ...], path: str) -> tuple[Any, ...]:

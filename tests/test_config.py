@@ -117,3 +117,24 @@ def test_missing_keys_without_default_are_named():
 def test_to_dict_refuses_what_is_no_dataclass_instance():
     with pytest.raises(TypeError, match="expected a dataclass instance"):
         config.to_dict({"name": "tiny"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    depth: int = 1
+    width: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Either:
+    part: Inner | Other | None = None
+
+
+def test_of_two_dataclasses_the_one_that_knows_more_of_the_keys_is_meant():
+    assert config.from_dict(Either, {"part": {"depth": 2, "width": 3}}).part == Other(2, 3)
+    assert config.from_dict(Either, {"part": {"width": 3}}).part == Inner(width=3)
+    assert config.from_dict(Either, {"part": None}).part is None
+    for built in (Either(Other(2, 3)), Either(Inner(width=3))):
+        assert config.from_dict(Either, config.to_dict(built)) == built
+    with pytest.raises(ValueError, match="unknown key 'part.dpeth'; did you mean 'depth'"):
+        config.from_dict(Either, {"part": {"dpeth": 2, "depth": 3}})

@@ -45,7 +45,15 @@ class BlockSizes:
 
 
 class Linear(nnx.Module):
-    """Affine map of the last axis, `x @ kernel + bias`, or linear without a bias."""
+    """Affine map of the last axis, `x @ kernel + bias`, or linear without a bias.
+
+    Where `adapted.py` has attached factors `a` and `b`, `scale * (x @ a) @ b` is added.
+    """
+
+    # Set by `adapted.py` only.
+    a: nnx.Param
+    b: nnx.Param
+    scale: float
 
     def __init__(
         self,
@@ -71,6 +79,9 @@ class Linear(nnx.Module):
             y = bfloat16_product(x, self.kernel[...])
         else:
             y = x @ self.kernel[...].astype(x.dtype)
+        if hasattr(self, "a"):
+            down = x @ self.a[...].astype(x.dtype)
+            y = y + self.scale * (down @ self.b[...].astype(x.dtype))
         return y + self.bias[...].astype(x.dtype) if self.has_bias else y
 
 

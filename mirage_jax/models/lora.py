@@ -3,9 +3,11 @@
 Conventions: a LoRA is a nested dict that mirrors the parameters it changes: where those have
 `<module>/kernel` of shape [..., in, out], it has `<module>/a` [..., in, rank] and `<module>/b`
 [..., rank, out]; stacked layers keep their leading axis. The adapted kernel is
-kernel + scale * a @ b; the released weights use scale 1.
+kernel + scale * a @ b with scale = alpha / rank; the released weights use scale 1. To generate,
+merge it (`apply_lora`); to train, keep it beside the kernels (`adapted.py`).
 
-Read next: `convert/lora.py` for released LoRA files, `functional.py` for parameter trees.
+Read next: `adapted.py`, `convert/lora.py` for released LoRA files, `functional.py` for parameter
+trees.
 """
 
 import dataclasses
@@ -23,17 +25,42 @@ class LoraConfig:
 
     Attributes:
       rank: columns of `a` and rows of `b`.
+      alpha: the delta is alpha / rank * a @ b; None stands for `rank`, a scale of 1 as released.
       targets: regular expression that a module's whole path must match; the default is what the
         release adapts: every projection of the backbone's blocks, but not the memory branch.
     """
 
     rank: int = 32
+    alpha: float | None = None
     targets: str = r"blocks/(self_attn/[qkvo]|cross_attn/[qkvo]|ffn/(up|down))"
 
     def __post_init__(self):
         """Refuse an empty rank."""
         if self.rank < 1:
             raise ValueError(f"lora.rank: got {self.rank}, expected at least 1; use e.g. 32")
+
+    @property
+    def scale(self) -> float:
+        """Factor of the delta."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+
+def target_modules(config: LoraConfig, params: Params) -> list[tuple[str, ...]]:
+    """Return the paths of the modules with a kernel whose whole path matches `config.targets`.
+
+    Raises:
+      ValueError: if none does.
+    """
+    flat = flatten(params)
+    modules = [path[:-1] for path in flat if path[-1] == "kernel"]
+    pattern = re.compile(config.targets)
+    matched = [module for module in modules if pattern.fullmatch("/".join(module))]
+    if not matched:
+        raise ValueError(
+            f"lora.targets: got {config.targets!r}, which matches no module; expected a regular "
+            f"expression that matches some of {sorted('/'.join(m) for m in modules)}"
+        )
+    return matched
 
 
 def init_lora(config: LoraConfig, params: Params, key: jax.Array) -> Params:
@@ -51,16 +78,8 @@ def init_lora(config: LoraConfig, params: Params, key: jax.Array) -> Params:
       ValueError: if `config.targets` matches no module.
     """
     flat = flatten(params)
-    pattern = re.compile(config.targets)
-    matched = [p[:-1] for p in flat if p[-1] == "kernel" and pattern.fullmatch("/".join(p[:-1]))]
-    if not matched:
-        modules = sorted("/".join(p[:-1]) for p in flat if p[-1] == "kernel")
-        raise ValueError(
-            f"lora.targets: got {config.targets!r}, which matches no module; expected a regular "
-            f"expression that matches some of {modules}"
-        )
     tree = {}
-    for index, module in enumerate(matched):
+    for index, module in enumerate(target_modules(config, params)):
         kernel = flat[(*module, "kernel")]
         *lead, rows, columns = kernel.shape
         bound = rows**-0.5
@@ -74,6 +93,8 @@ def init_lora(config: LoraConfig, params: Params, key: jax.Array) -> Params:
 
 def apply_lora(params: Params, lora: Params, scale: float | jax.Array = 1.0) -> Params:
     """Return parameters with the LoRA merged in; differentiable in all arguments.
+
+    The sum is rounded to the kernel's type: bfloat16 kernels keep 8 bits of it.
 
     Args:
       params: parameters of the model.
@@ -105,3 +126,16 @@ def apply_lora(params: Params, lora: Params, scale: float | jax.Array = 1.0) -> 
         delta = scale * jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
         flat[target] = (kernel + delta).astype(kernel.dtype)
     return unflatten(flat)
+
+
+def remove_lora(params: Params, lora: Params, scale: float | jax.Array = 1.0) -> Params:
+    """Undo `apply_lora`: return the parameters it was given, as far as their type allows.
+
+    Each direction rounds once, by at most half a unit in the last place of the merged kernel. An
+    entry therefore comes back within 2^-23 (float32) or 2^-7 (bfloat16) of the larger of its two
+    values, and often not to the bit. Keep the unmerged weights where bits matter.
+
+    Raises:
+      ValueError: as `apply_lora`.
+    """
+    return apply_lora(params, lora, -scale)

@@ -26,9 +26,10 @@ from mirage_jax.data.sampling import clip_indices
 from mirage_jax.models import files, functional, pca
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.prng import Purpose, generator_for, key_for
-from mirage_jax.train.config import CodecStageConfig, WorldConfig
+from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.objective import psnr, write_sheet
+from mirage_jax.train.stage_config import CodecStageConfig
 
 _VALIDATION_FRAMES = 17
 
@@ -41,6 +42,11 @@ class CodecObjective:
     def __init__(
         self, world: WorldConfig, train_clips: Sequence[dict], val_clips: Sequence[dict]
     ) -> None:
+        if not isinstance(world.codec, CodecConfig):
+            raise ValueError(
+                "--stage codec: the config's codec is a released autoencoder, expected the small "
+                "codec that is trained here; convert the released weights instead"
+            )
         self.stage: CodecStageConfig = world.codec_train
         self.codec: CodecConfig = world.codec
         self.model = config_lib.to_dict(world.codec)

@@ -1,9 +1,9 @@
-"""The one config of a world: its models, memory, chunking, data and the three stages of training.
+"""The one config of a world: its models, memory, chunking, data and the stages of its training.
 
 Config files return plain values from `get_config(variant)`; `load("configs/doom.py:tiny")` runs one
 and turns the values into the frozen dataclasses of the components. Sizes in pixels, frames or
-latent cells as named. Read next: `configs/doom.py`, `mirage_jax/config.py` (how mappings become
-dataclasses).
+latent cells as named. Read next: `configs/doom.py`, `mirage_jax/train/stage_config.py`,
+`mirage_jax/config.py` (how mappings become dataclasses).
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from typing import Any, Literal
 
 from mirage_jax.config import from_dict, to_dict
 from mirage_jax.diffusion.config import SamplingConfig
-from mirage_jax.diffusion.flow import FlowConfig
 from mirage_jax.memory.state import MemoryConfig
+from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.models.condition import ConditionConfig, condition_channels
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.models.denoiser import DenoiserConfig
 from mirage_jax.models.depth_head import DepthHeadConfig
 from mirage_jax.models.learned_read import LearnedReadConfig
-from mirage_jax.train.window_config import NoiseConfig, WindowConfig
+from mirage_jax.train.stage_config import (
+    BranchStageConfig,
+    CodecStageConfig,
+    DenoiserStageConfig,
+    DepthStageConfig,
+    LoraStageConfig,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,116 +57,6 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class StageConfig:
-    """What every stage of training needs.
-
-    Attributes:
-        steps: updates; the learning rate reaches its floor at the last one.
-        batch: clips per update.
-        learning_rate: peak of the schedule.
-        warmup_steps: linear rise from 0 to the peak.
-        final_fraction: floor of the schedule as a fraction of the peak.
-        beta1, beta2: AdamW's averaging factors.
-        weight_decay: of arrays with two or more axes.
-        clip_norm: bound on the global gradient norm.
-        ema_decay: of the exported moving average.
-        frozen: shell-style patterns of parameter names that do not move.
-        log_steps, validate_steps, checkpoint_steps: every how many updates each happens.
-        validation_clips: clips of the fixed validation set.
-    """
-
-    steps: int = 1000
-    batch: int = 4
-    learning_rate: float = 1e-3
-    warmup_steps: int = 50
-    final_fraction: float = 0.02
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
-    frozen: tuple[str, ...] = ()
-    log_steps: int = 50
-    validate_steps: int = 500
-    checkpoint_steps: int = 500
-    validation_clips: int = 16
-
-    def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch",
-            "log_steps",
-            "validate_steps",
-            "checkpoint_steps",
-            "validation_clips",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
-        for name in ("learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a positive number")
-        if not 0.0 <= self.ema_decay < 1.0:
-            raise ValueError(
-                f"ema_decay: got {self.ema_decay}, expected a number in [0, 1); set it to 0.999"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class CodecStageConfig(StageConfig):
-    """Training of the codec on random crops.
-
-    Attributes:
-        crop_frames: frames of a crop, 1 + a multiple of the temporal stride.
-        crop_height: pixels.
-        crop_width: pixels.
-        gradient_weight: weight of the L1 distance of image gradients beside the squared error.
-        pca_clips: crops the linear path is fitted on before step 0.
-        still_fraction: share of crops that repeat their first frame, as a camera at rest does.
-    """
-
-    crop_frames: int = 9
-    crop_height: int = 64
-    crop_width: int = 96
-    gradient_weight: float = 0.01
-    pca_clips: int = 256
-    still_fraction: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class DepthStageConfig(StageConfig):
-    """Training of the depth head on windows.
-
-    Attributes:
-        windows: how they are drawn.
-        noise: added to what memory is made of.
-        latent_noise: most noise on the latents that depth is read from.
-        sky_weight: weight of the sky's cross-entropy.
-    """
-
-    windows: WindowConfig = WindowConfig()
-    noise: NoiseConfig = NoiseConfig()
-    latent_noise: float = 0.3
-    sky_weight: float = 0.2
-
-
-@dataclasses.dataclass(frozen=True)
-class DenoiserStageConfig(StageConfig):
-    """Training of the denoiser and the learned read on windows.
-
-    Attributes:
-        windows: how they are drawn.
-        noise: added to what the denoiser is given.
-        flow: noise levels and their weights.
-        read_weight: weight of the read's own error.
-    """
-
-    windows: WindowConfig = WindowConfig()
-    noise: NoiseConfig = NoiseConfig()
-    flow: FlowConfig = FlowConfig(shared_fraction=1.0)
-    read_weight: float = 0.5
-
-
-@dataclasses.dataclass(frozen=True)
 class WorldConfig:
     """Everything about one world; the same object trains and generates.
 
@@ -168,22 +64,25 @@ class WorldConfig:
         name: of the world; names the folder of its weights.
         seed: of parameters, batches and draws.
         data: clips and their frame size.
-        codec: video codec.
-        depth_head: depth of latent cells.
+        codec: video codec: the small one that is trained here, or a released autoencoder.
+        depth_head: depth of latent cells, or None where depth is always given.
         denoiser: diffusion transformer with its memory branch.
         learned_read: correction of the memory read, or None.
         condition: what the memory branch is told.
         memory: conventions, retention, and the capacity of a rollout.
         chunk: latent frames made at once.
         sampling: solver settings.
-        codec_train, depth_train, denoiser_train: the stages of training.
+        codec_train, depth_train, denoiser_train: the stages of a world trained from scratch.
+        branch_train: training of the memory branch beside a given backbone.
+        lora_train: training of a low-rank change of a given denoiser.
+        full_train: training of all parameters of a given denoiser.
     """
 
     name: str
     seed: int = 0
     data: DataConfig = DataConfig()
-    codec: CodecConfig = CodecConfig()
-    depth_head: DepthHeadConfig = DepthHeadConfig()
+    codec: CodecConfig | AutoencoderConfig = CodecConfig()
+    depth_head: DepthHeadConfig | None = DepthHeadConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     learned_read: LearnedReadConfig | None = None
     condition: ConditionConfig = ConditionConfig()
@@ -193,6 +92,9 @@ class WorldConfig:
     codec_train: CodecStageConfig = CodecStageConfig()
     depth_train: DepthStageConfig = DepthStageConfig()
     denoiser_train: DenoiserStageConfig = DenoiserStageConfig()
+    branch_train: BranchStageConfig = BranchStageConfig()
+    lora_train: LoraStageConfig = LoraStageConfig()
+    full_train: DenoiserStageConfig = DenoiserStageConfig()
 
     def __post_init__(self) -> None:
         stride, channels = self.codec.spatial_stride, self.codec.latent_channels
@@ -202,11 +104,12 @@ class WorldConfig:
                 f"of codec.spatial_stride {stride}"
             )
         same = {
-            "depth_head.latent_channels": self.depth_head.latent_channels,
             "denoiser.latent_channels": self.denoiser.latent_channels,
             "denoiser.out_channels": self.denoiser.out_channels,
             "memory.channels": self.memory.channels,
         }
+        if self.depth_head is not None:
+            same["depth_head.latent_channels"] = self.depth_head.latent_channels
         if self.learned_read is not None:
             same["learned_read.latent_channels"] = self.learned_read.latent_channels
         _require_equal(same, channels, "codec.latent_channels")

@@ -21,9 +21,10 @@ from mirage_jax.diffusion import flow
 from mirage_jax.models import files, functional, pca
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import window_inputs, windows
-from mirage_jax.train.config import DenoiserStageConfig, WorldConfig
+from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import CodecWeights, Latents
+from mirage_jax.train.stage_config import DenoiserStageConfig
 from mirage_jax.train.window_scores import ValidationWindows, score_pictures
 
 

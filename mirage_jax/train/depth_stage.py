@@ -20,10 +20,11 @@ from mirage_jax import config as config_lib
 from mirage_jax.models import files, functional
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import window_inputs, windows
-from mirage_jax.train.config import DepthStageConfig, WorldConfig
+from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import Latents
 from mirage_jax.train.objective import write_sheet
+from mirage_jax.train.stage_config import DepthStageConfig
 from mirage_jax.train.window_scores import ValidationWindows
 
 _SHOWN_WINDOWS = 4
@@ -36,8 +37,14 @@ class DepthObjective:
     name = "depth"
 
     def __init__(self, world: WorldConfig, latents: Latents, val: ValidationWindows) -> None:
+        if world.depth_head is None:
+            raise ValueError(
+                "--stage depth: the config's depth_head is None, expected the sizes of one; depth "
+                "of such a world is given with its scenes"
+            )
         self.stage: DepthStageConfig = world.depth_train
-        self.model = config_lib.to_dict(world.depth_head)
+        self.head = world.depth_head
+        self.model = config_lib.to_dict(self.head)
         sized = window_inputs.with_memory_for(world, self.stage.windows.memory_frames)
         # Depth does not depend on the learned read, which is trained later.
         self._world = dataclasses.replace(sized, learned_read=None)
@@ -48,7 +55,7 @@ class DepthObjective:
     def init(self) -> Any:
         """Return the parameters before step 0."""
         key = key_for(self._seed, 0, Purpose.INIT_DEPTH_HEAD)
-        return functional.init(self._world.depth_head, key)
+        return functional.init(self.head, key)
 
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""
@@ -116,7 +123,7 @@ class DepthObjective:
         targets = latents.shape[1]
         read = seen.observation.read
         return functional.apply(
-            self._world.depth_head,
+            self.head,
             params,
             latents,
             read.depth[:, :targets],

@@ -16,8 +16,8 @@ import cv2
 import jax
 import numpy as np
 
-from mirage_jax.train.config import StageConfig
 from mirage_jax.train.feed import Batch
+from mirage_jax.train.stage_config import StageConfig
 
 
 class Objective(Protocol):

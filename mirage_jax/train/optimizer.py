@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mirage_jax.train.config import StageConfig
+from mirage_jax.train.stage_config import StageConfig
 
 
 def parameter_names(params: Any) -> list[str]:

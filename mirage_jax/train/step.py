@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from mirage_jax.prng import Purpose, key_for
-from mirage_jax.train.config import StageConfig
 from mirage_jax.train.optimizer import learning_rate
+from mirage_jax.train.stage_config import StageConfig
 from mirage_jax.train.state import TrainState
 
 LossFn = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mirage_jax.models import functional
-from mirage_jax.models.denoiser import DenoiserConfig
-from mirage_jax.models.lora import LoraConfig, apply_lora, init_lora
+from mirage_jax.models.adapted import adapted
+from mirage_jax.models.denoiser import DenoiserConfig, FrameLayout
+from mirage_jax.models.lora import LoraConfig, apply_lora, init_lora, remove_lora
 
 CONFIG = DenoiserConfig(width=16, heads=2, layers=3, mlp_width=32, branch_layers=(0,))
 
@@ -67,3 +68,51 @@ def test_targets_that_match_nothing_and_foreign_modules_are_named(params, lora):
         apply_lora(params, {"stranger": lora["blocks"]["ffn"]["up"]})
     with pytest.raises(ValueError, match="LoRA module blocks/ffn/down: got a"):
         apply_lora(params, {"blocks": {"ffn": {"down": lora["blocks"]["ffn"]["up"]}}})
+
+
+ANY = [
+    LoraConfig(rank=2, alpha=1.0),
+    LoraConfig(rank=3, targets=r"branch/blocks/block/self_attn/[qv]|branch/before_proj"),
+    LoraConfig(rank=2, targets=r".*(patch_embedding|head/linear|time_projection|inner)"),
+]
+
+
+@pytest.mark.parametrize("config", ANY, ids=["release", "branch", "outside"])
+def test_a_lora_beside_the_kernels_of_any_module_equals_a_merged_one(params, config):
+    rng = np.random.default_rng(0)
+    # Zero projections would hide the branch and the head.
+    lora, drawn = (
+        jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), tree)
+        for tree in (init_lora(config, params, jax.random.key(1)), params)
+    )
+    keys = jax.random.split(jax.random.key(2), 3)
+    frames = FrameLayout(references=0, target=2, preceding=1)
+    x = jax.random.normal(keys[0], (1, 3, 4, 4, 48))
+    condition = jax.random.normal(keys[1], (1, 3, 4, 4, CONFIG.condition_channels))
+    inputs = (x, jnp.full((1, 3), 300.0), condition, None, frames)
+    merged = functional.apply(CONFIG, apply_lora(drawn, lora, config.scale), *inputs)
+    beside = functional.unflatten(functional.flatten(drawn) | functional.flatten(lora))
+    unmerged = functional.apply(adapted(CONFIG, config), beside, *inputs)
+    plain = functional.apply(CONFIG, drawn, *inputs)
+    np.testing.assert_allclose(unmerged, merged, rtol=1e-3, atol=1e-4)
+    assert float(jnp.abs(merged - plain).max()) > 1e-2
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float32", 23), ("bfloat16", 7)])
+def test_merge_and_unmerge_come_back_as_nearly_as_the_type_allows(params, lora, dtype, bits):
+    before = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    merged = apply_lora(before, lora, 0.5)
+    after = remove_lora(merged, lora, 0.5)
+    moved = 0.0
+    for a, m, b in zip(*(jax.tree.leaves(t) for t in (before, merged, after)), strict=True):
+        a, m, b = (np.asarray(leaf, np.float64) for leaf in (a, m, b))
+        bound = 2.0**-bits * np.maximum(np.abs(a), np.abs(m))
+        assert np.all(np.abs(a - b) <= bound + 1e-9)
+        moved = max(moved, float(np.abs(a - m).max()))
+    assert moved > 0.1
+
+
+def test_the_scale_is_alpha_over_rank_and_one_as_released():
+    assert LoraConfig(rank=32).scale == 1.0
+    assert LoraConfig(rank=64, alpha=64.0).scale == 1.0
+    assert LoraConfig(rank=8, alpha=4.0).scale == 0.5

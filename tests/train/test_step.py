@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.train.config import StageConfig
 from mirage_jax.train.optimizer import frozen_mask, learning_rate, make_optimizer
+from mirage_jax.train.stage_config import StageConfig
 from mirage_jax.train.state import new_state
 from mirage_jax.train.step import make_step
 
