@@ -36,6 +36,7 @@ class Purpose(enum.IntEnum):
     AUGMENT = 14
     EVALUATION = 15
     TRAIN_LOSS = 16
+    INIT_LORA = 17
 
 
 def key_for(seed: "int | jax.Array", step: "int | jax.Array", purpose: Purpose) -> "jax.Array":

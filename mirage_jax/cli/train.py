@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import click
 
-STAGES = ("codec", "depth", "denoiser")
+STAGES = ("codec", "depth", "denoiser", "branch", "lora", "full")
 
 
 @click.command()
 @click.option("--config", required=True, help="Config file and variant, e.g. configs/doom.py:tiny.")
-@click.option(
-    "--stage", type=click.Choice(STAGES), required=True, help="What to train; in this order."
-)
+@click.option("--stage", type=click.Choice(STAGES), required=True, help="What to train, see above.")
 @click.option(
     "--workdir",
     type=click.Path(file_okay=False),
     required=True,
     help="Folder for checkpoints and weights.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder of given weights, for what the workdir does not hold.",
 )
 @click.option(
     "--data", type=click.Path(file_okay=False), help="Dataset folder; default: the config's."
@@ -38,8 +41,12 @@ STAGES = ("codec", "depth", "denoiser")
     help="Stop after this wall time, saving.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed; default: the config's.")
-def command(config, stage, workdir, data, steps, minutes, seed) -> None:
-    """Trains one stage of a world: the codec, then the depth head, then the denoiser.
+def command(config, stage, workdir, weights, data, steps, minutes, seed) -> None:
+    """Trains one stage of a world.
+
+    From scratch: codec, then depth, then denoiser. From given weights: branch (the memory branch
+    beside a fixed backbone), then lora (a low-rank change of the whole, written beside it), or full
+    (all parameters).
 
     A run that was stopped (Ctrl-C, a time limit, a kill) goes on exactly where it was when the same
     command is given again.
@@ -55,6 +62,7 @@ def command(config, stage, workdir, data, steps, minutes, seed) -> None:
 
     from mirage_jax.train import loop, stages
 
-    objective = stages.make_objective(world, stage, Path(workdir), click.echo)
-    options = loop.RunOptions(workdir=Path(workdir), minutes=minutes, report=click.echo)
+    given = Path(weights) if weights else None
+    objective = stages.make_objective(world, stage, Path(workdir), click.echo, given)
+    options = loop.RunOptions(Path(workdir), minutes=minutes, weights=given, report=click.echo)
     loop.train(objective, world.seed, options)

@@ -119,6 +119,16 @@ class DenoiserConfig:
         """Return the module with freshly drawn parameters."""
         return Denoiser(self, rngs=rngs)
 
+    def build_branch(self, rngs: nnx.Rngs) -> MemoryBranch:
+        """Return the memory branch alone with freshly drawn parameters."""
+        return MemoryBranch(
+            self.block_sizes,
+            self.text_width > 0,
+            len(self.branch_layers),
+            self.patch_cells * self.condition_channels,
+            rngs=rngs,
+        )
+
 
 class Denoiser(nnx.Module):
     """Diffusion transformer; see the module docstring."""
@@ -139,13 +149,7 @@ class Denoiser(nnx.Module):
             lambda rngs: Block(sizes, has_text, rngs=rngs), config.layers, rngs=rngs
         )
         if config.branch_layers:
-            self.branch = MemoryBranch(
-                sizes,
-                has_text,
-                len(config.branch_layers),
-                config.patch_cells * config.condition_channels,
-                rngs=rngs,
-            )
+            self.branch = config.build_branch(rngs)
         self.head = Head(width, config.patch_cells * config.out_channels, config.eps, rngs=rngs)
 
     def __call__(

@@ -57,10 +57,10 @@ class CodecObjective:
         self._val = np.stack([val_clips[int(i)]["rgb"][:_VALIDATION_FRAMES] for i in chosen])
         self._apply = jax.jit(functools.partial(functional.apply, self.codec))
 
-    def init(self) -> Any:
-        """Return the parameters before step 0."""
+    def init(self) -> tuple[Any, Any]:
+        """Return the parameters before step 0, all of them trained."""
         params = functional.init(self.codec, key_for(self._seed, 0, Purpose.INIT_CODEC))
-        return pca.fit(self.codec, params, self._pca_crops())
+        return pca.fit(self.codec, params, self._pca_crops()), {}
 
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""
@@ -71,10 +71,10 @@ class CodecObjective:
         }
 
     def loss(
-        self, params: Any, batch: Any, key: jax.Array
+        self, params: Any, fixed: Any, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the scalar loss and metrics."""
-        del key  # the codec draws nothing
+        del fixed, key  # all is trained, and nothing is drawn
         video = batch["video"].astype(jnp.float32) / 127.5 - 1.0
         error = functional.apply(self.codec, params, video) - video
         squared = jnp.mean(jnp.square(error), axis=(0, 2, 3, 4))
@@ -87,7 +87,7 @@ class CodecObjective:
             "psnr_later": _decibel(jnp.mean(squared[1:])),
         }
 
-    def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
+    def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
         """Score the moving average on the fixed clips and write pictures."""
         truth = self._val.astype(np.float32) / 127.5 - 1.0
         output = np.concatenate([np.asarray(self._apply(params, clip[None])) for clip in truth])
@@ -106,7 +106,7 @@ class CodecObjective:
             "pca_later": float(linear[:, 1:].mean()),
         }
 
-    def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
+    def export(self, params: Any, fixed: Any, step: int, workdir: Path) -> list[Path]:
         """Write the moving average; return the files."""
         path = workdir / "codec.safetensors"
         files.save_params(path, params, {"config": config_lib.to_dict(self.codec), "step": step})

@@ -120,6 +120,16 @@ class WorldConfig:
         found = {"chunk.temporal_stride": self.chunk.temporal_stride}
         _require_equal(found, self.codec.temporal_stride, "codec.temporal_stride")
 
+    def denoiser_stage(self, name: str) -> DenoiserStageConfig:
+        """Return the settings of a stage that trains the denoiser or parts of it, by its name."""
+        stages = {
+            "denoiser": self.denoiser_train,
+            "branch": self.branch_train,
+            "lora": self.lora_train,
+            "full": self.full_train,
+        }
+        return stages[name]
+
     @property
     def frame_hw(self) -> tuple[int, int]:
         """Height and width of a frame in pixels."""

@@ -1,14 +1,18 @@
 """Training of the denoiser and the learned read: memory written, read and used inside the step.
 
-Loss: squared error of the predicted clean latents, channels weighted by what they cost in pixels,
-over target frames 1 onwards; plus the same of the read alone, so that the learned read is taught
-directly. First chunks (no preceding frames) and later ones share every batch, as rows of it, so the
-step is compiled once. Read next: `mirage_jax/train/windows.py`,
+Stages: "denoiser" draws all parameters, "branch", "lora" and "full" start from given ones; what
+each of them trains is said by its settings. Loss over target frames 1 onwards: squared error of the
+velocity, as the release trains, or, of a denoiser that predicts clean latents, of those, channels
+weighted by what they cost in pixels; plus the latter of the read alone where it is learned. First
+chunks (no preceding frames) and later ones share every batch, as rows of it, so the step is
+compiled once. Read next: `mirage_jax/train/tuning.py`, `mirage_jax/train/windows.py`,
 `mirage_jax/train/window_inputs.py`.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,11 @@ import jax.numpy as jnp
 from mirage_jax import config as config_lib
 from mirage_jax import world_model
 from mirage_jax.diffusion import flow
-from mirage_jax.models import files, functional, pca
+from mirage_jax.models import files, pca
+from mirage_jax.models.codec import CodecConfig
+from mirage_jax.models.functional import Params
 from mirage_jax.prng import Purpose, key_for
-from mirage_jax.train import window_inputs, windows
+from mirage_jax.train import start, tuning, window_inputs, windows
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import CodecWeights, Latents
@@ -31,12 +37,28 @@ from mirage_jax.train.window_scores import ValidationWindows, score_pictures
 class DenoiserObjective:
     """Objective of the denoiser and, where the world has one, the learned read."""
 
-    name = "denoiser"
-
     def __init__(
-        self, world: WorldConfig, codec: CodecWeights, latents: Latents, val: ValidationWindows
+        self,
+        world: WorldConfig,
+        codec: CodecWeights,
+        latents: Latents,
+        val: ValidationWindows,
+        *,
+        name: str = "denoiser",
+        given: Callable[[], Params] | None = None,
     ) -> None:
-        self.stage: DenoiserStageConfig = world.denoiser_train
+        """Prepare a stage.
+
+        Args:
+            world: the config.
+            codec: frozen codec.
+            latents: of the training clips.
+            val: fixed windows.
+            name: of the stage: "denoiser", "branch", "lora" or "full".
+            given: reads the parameters to start from; None draws them.
+        """
+        self.name = name
+        self.stage: DenoiserStageConfig = world.denoiser_stage(name)
         self.model = {
             name: config_lib.to_dict(value) if value is not None else None
             for name, value in (
@@ -45,24 +67,20 @@ class DenoiserObjective:
                 ("condition", world.condition),
             )
         }
-        self._world = window_inputs.with_memory_for(world, self.stage.windows.memory_frames)
+        if self.stage.lora is not None:
+            self.model["lora"] = config_lib.to_dict(self.stage.lora)
+        sized = window_inputs.with_memory_for(world, self.stage.windows.memory_frames)
+        self._world = tuning.tuned_world(sized, self.stage)
         self._codec, self._latents, self._val = codec, latents, val
-        self._weights = pca.channel_weights(codec.params)
+        linear = isinstance(world.codec, CodecConfig)
+        self._weights = pca.channel_weights(codec.params) if linear else jnp.ones(())
         self._seed = world.seed
+        self._given = given or functools.partial(start.drawn_params, world)
         self._predict = jax.jit(self._validation_latents, static_argnames="first")
 
-    def init(self) -> Any:
-        """Return the parameters before step 0."""
-        world = self._world
-        params = {
-            "denoiser": functional.init(
-                world.denoiser, key_for(self._seed, 0, Purpose.INIT_DENOISER)
-            )
-        }
-        if world.learned_read is not None:
-            key = key_for(self._seed, 0, Purpose.INIT_LEARNED_READ)
-            params["learned_read"] = functional.init(world.learned_read, key)
-        return params
+    def init(self) -> tuple[Any, Any]:
+        """Return the trained parameters before step 0 and those held fixed."""
+        return tuning.split(self._given(), self.stage, key_for(self._seed, 0, Purpose.INIT_LORA))
 
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""
@@ -76,20 +94,27 @@ class DenoiserObjective:
         )
 
     def loss(
-        self, params: Any, batch: Any, key: jax.Array
+        self, params: Any, fixed: Any, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the scalar loss and metrics."""
-        params = params | {"codec": self._codec.params}
+        params = tuning.join(params, fixed) | {"codec": self._codec.params}
         look_key, sigma_key, noise_key = jax.random.split(key, 3)
         seen = window_inputs.look(self._world, params, batch, look_key, self.stage.noise)
         sigma = flow.draw_sigma(sigma_key, *seen.target.shape[:2], config=self.stage.flow)
         noise = jax.random.normal(noise_key, seen.target.shape)
         noisy = flow.add_noise(seen.target, noise, sigma)
-        clean = self._estimate(params, seen, noisy, sigma)
-        weight = flow.loss_weight(sigma, self.stage.flow.weighting)[:, 1:, None, None]
-        error = self._cell_error(clean, seen.target)
+        velocity = self._velocity(params, seen, noisy, sigma)
+        error = self._cell_error(flow.clean_from_velocity(velocity, noisy, sigma), seen.target)
         base = self._cell_error(self._targets(seen.observation.base, seen), seen.target)
-        loss = jnp.mean(weight * error) + self.stage.read_weight * jnp.mean(base)
+        weight = flow.loss_weight(sigma, self.stage.flow.weighting)
+        if self._world.denoiser.prediction == "velocity":
+            target = flow.velocity_target(seen.target, noise)
+            mask = flow.noised_frames(*sigma.shape, config=self.stage.flow)
+            loss = flow.flow_loss(velocity, target, mask, weight=weight)
+        else:
+            loss = jnp.mean(weight[:, 1:, None, None] * error)
+        if self._world.learned_read is not None:
+            loss += self.stage.read_weight * jnp.mean(base)
         filled = self._cell_error(self._targets(seen.observation.filled, seen), seen.target)
         visible = self._targets(seen.observation.read.visibility, seen)[:, 1:]
         metrics = {"visible": jnp.mean(visible.astype(jnp.float32))}
@@ -98,30 +123,34 @@ class DenoiserObjective:
             metrics[f"{name}_hidden"] = _masked_mean(value, ~visible)
         return loss, metrics
 
-    def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
-        """Score the moving average on the fixed clips and write pictures."""
+    def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
+        """Score the average on the fixed clips and write pictures."""
         predictions: dict[str, list[Any]] = {}
         for index, (batch, first) in enumerate(self._val.batches):
             noise_key = key_for(self._seed, index, Purpose.VALIDATION)
-            for name, value in self._predict(params, batch, noise_key, first=first).items():
+            for name, value in self._predict(params, fixed, batch, noise_key, first=first).items():
                 predictions.setdefault(name, []).append(value)
-        path = directory / f"denoiser_{step:07d}.png"
+        path = directory / f"{self.name}_{step:07d}.png"
         return score_pictures(self._codec, self._val, predictions, path)
 
-    def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
-        """Write the moving average; return the files."""
+    def export(self, params: Any, fixed: Any, step: int, workdir: Path) -> list[Path]:
+        """Write every model of which a part was trained, whole; return the files.
+
+        A LoRA is a file of its own, and the denoiser stays as it was given.
+        """
+        whole = tuning.whole_models(params, fixed)
         paths = []
-        for name, tree in params.items():
+        for name, tree in whole.items():
             path = workdir / f"{name}.safetensors"
             files.save_params(path, tree, {"config": self.model[name], "step": step})
             paths.append(path)
         return paths
 
-    def _estimate(self, params, seen, noisy, sigma) -> jax.Array:
-        """Return the predicted clean latents of every row: first chunks, then later ones."""
+    def _velocity(self, params, seen, noisy, sigma) -> jax.Array:
+        """Return the predicted velocity of every row: first chunks, then later ones."""
         split = self.stage.windows.num_first(noisy.shape[0])
         parts = [
-            self._estimate_rows(params, seen, noisy, sigma, rows, preceding)
+            self._velocity_rows(params, seen, noisy, sigma, rows, preceding)
             for rows, preceding in (
                 (slice(0, split), 0),
                 (slice(split, None), self._world.chunk.preceding),
@@ -130,12 +159,9 @@ class DenoiserObjective:
         ]
         return jnp.concatenate(parts)
 
-    def _estimate_rows(self, params, seen, noisy, sigma, rows: slice, preceding: int) -> jax.Array:
+    def _velocity_rows(self, params, seen, noisy, sigma, rows: slice, preceding: int) -> jax.Array:
         inputs = window_inputs.chunk_rows(seen, rows, preceding)
-        velocity = world_model.predict_velocity(
-            self._world, params, noisy[rows], sigma[rows], inputs
-        )
-        return flow.clean_from_velocity(velocity, noisy[rows], sigma[rows])
+        return world_model.predict_velocity(self._world, params, noisy[rows], sigma[rows], inputs)
 
     def _cell_error(self, latents: jax.Array, target: jax.Array) -> jax.Array:
         """Return the weighted squared error [b, T - 1, h, w] of target frames 1 onwards."""
@@ -145,9 +171,11 @@ class DenoiserObjective:
     def _targets(values: jax.Array, seen: window_inputs.Seen) -> jax.Array:
         return values[:, : seen.target.shape[1]]
 
-    def _validation_latents(self, params, batch, key, *, first: bool) -> dict[str, jax.Array]:
+    def _validation_latents(
+        self, params, fixed, batch, key, *, first: bool
+    ) -> dict[str, jax.Array]:
         """Return the target latents [b, T, h, w, c] that each way of predicting gives."""
-        params = params | {"codec": self._codec.params}
+        params = tuning.join(params, fixed) | {"codec": self._codec.params}
         seen = window_inputs.look(self._world, params, batch, key, None)
         preceding = 0 if first else self._world.chunk.preceding
         inputs = window_inputs.chunk_rows(seen, slice(None), preceding)

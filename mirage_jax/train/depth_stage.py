@@ -52,10 +52,10 @@ class DepthObjective:
         self._seed = world.seed
         self._predict = jax.jit(self._validation_depth)
 
-    def init(self) -> Any:
-        """Return the parameters before step 0."""
+    def init(self) -> tuple[Any, Any]:
+        """Return the parameters before step 0, all of them trained."""
         key = key_for(self._seed, 0, Purpose.INIT_DEPTH_HEAD)
-        return functional.init(self.head, key)
+        return functional.init(self.head, key), {}
 
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""
@@ -69,7 +69,7 @@ class DepthObjective:
         )
 
     def loss(
-        self, params: Any, batch: Any, key: jax.Array
+        self, params: Any, fixed: Any, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the scalar loss and metrics."""
         look_key, level_key, noise_key = jax.random.split(key, 3)
@@ -92,7 +92,7 @@ class DepthObjective:
         }
         return depth_loss + self.stage.sky_weight * sky_loss, metrics
 
-    def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
+    def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
         """Score the moving average on the fixed clips and write pictures."""
         errors, sky_right, rows = [], [], []
         for batch, _ in self._val.batches:
@@ -113,7 +113,7 @@ class DepthObjective:
             "sky_accuracy": float(np.concatenate(sky_right).mean()),
         }
 
-    def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
+    def export(self, params: Any, fixed: Any, step: int, workdir: Path) -> list[Path]:
         """Write the moving average; return the files."""
         path = workdir / "depth.safetensors"
         files.save_params(path, params, {"config": self.model, "step": step})

@@ -31,6 +31,7 @@ from safetensors.numpy import save_file
 from mirage_jax import world_model
 from mirage_jax.geometry.camera import Camera, rescale_intrinsics
 from mirage_jax.models import files, functional
+from mirage_jax.train.start import find_file
 
 SKY_DEPTH = 500.0  # recorded sky lies at 1000 m; nothing else is farther than this
 _SKY_KIND = 4
@@ -87,18 +88,13 @@ class CodecWeights:
     digest: str
 
 
-def load_codec(workdir: Path, config: Any) -> CodecWeights:
-    """Read `<workdir>/codec.safetensors`.
+def load_codec(folders: Sequence[Path], config: Any) -> CodecWeights:
+    """Read `codec.safetensors` from the first folder that has it.
 
     Raises:
-        FileNotFoundError: if the codec has not been trained yet.
+        FileNotFoundError: if none does.
     """
-    path = workdir / "codec.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"--workdir: {workdir} lacks codec.safetensors, expected a trained codec; "
-            "run mirage train --stage codec with the same workdir first"
-        )
+    path = find_file(folders, "codec.safetensors")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return CodecWeights(config, files.load_params(path, config), digest)
 

@@ -20,17 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import optax
 import tqdm
 
 from mirage_jax.config import to_dict
+from mirage_jax.models.functional import count_params
 from mirage_jax.train.checkpoint import Checkpoints, check_config
 from mirage_jax.train.feed import prefetch
 from mirage_jax.train.metrics import Means, MetricWriter
 from mirage_jax.train.objective import Objective
 from mirage_jax.train.optimizer import make_optimizer
+from mirage_jax.train.stage_config import StageConfig
 from mirage_jax.train.state import TrainState, new_state
 from mirage_jax.train.step import make_step
+from mirage_jax.train.tuning import digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +43,13 @@ class RunOptions:
     Attributes:
         workdir: folder of the world's training; the stage gets a folder in it.
         minutes: stop after so much wall time, 0 for no limit.
+        weights: folder that given weights came from, noted beside the checkpoints.
         report: called with each line of text meant for the user.
     """
 
     workdir: Path
     minutes: float = 0.0
+    weights: Path | None = None
     report: Callable[[str], None] = lambda line: None
 
 
@@ -57,22 +62,23 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
         options: folder, limits and reporting.
 
     Returns:
-        The final state; its moving average has been exported into the workdir.
+        The final state; what it exports has been written into the workdir.
 
     Raises:
         ValueError: if the workdir holds a checkpoint of another model.
         FloatingPointError: if no update of a whole log interval was finite.
     """
     stage, directory = objective.stage, options.workdir / objective.name
-    check_config(
-        directory / "config.json", objective.model, {"seed": seed, "stage": to_dict(stage)}
-    )
+    params, fixed = objective.init()
+    _check_run(directory / "config.json", objective, fixed, seed, options)
     checkpoints = Checkpoints(directory / "checkpoints")
-    state, optimizer = _start(objective, checkpoints)
+    state, optimizer = _start(stage, params, checkpoints)
+    fixed = jax.device_put(fixed, jax.devices()[0])
+    del params
     start = int(state.step)
     options.report(
         f"stage={objective.name} device={jax.devices()[0].platform} "
-        f"parameters={_count(state.params):,} "
+        f"parameters={count_params(state.params):,} fixed={count_params(fixed):,} "
         f"step={start} of {stage.steps} folder={directory}"
     )
     writer = MetricWriter(directory, start, options.report)
@@ -86,7 +92,7 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
             contextlib.closing(prefetch(objective.batch, start, stage.steps)) as batches,
         ):
             for step, batch in enumerate(_with_bar(batches, start, stage.steps), start + 1):
-                state, metrics = step_fn(state, batch)
+                state, metrics = step_fn(state, fixed, batch)
                 # The host runs one step ahead and no more, so that a request to stop is soon met.
                 jax.block_until_ready(previous)
                 previous = metrics
@@ -102,12 +108,12 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
                 if stopping or step % stage.checkpoint_steps == 0 or step == stage.steps:
                     checkpoints.save(state)
                 if step % stage.validate_steps == 0 or step == stage.steps:
-                    scores = objective.validate(state.ema, step, directory / "pictures")
+                    scores = objective.validate(state.exported, fixed, step, directory / "pictures")
                     writer.write(step, scores, "val")
                     since = time.monotonic()
                 if stopping:
                     break
-        for path in objective.export(state.ema, int(state.step), options.workdir):
+        for path in objective.export(state.exported, fixed, int(state.step), options.workdir):
             options.report(
                 f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) step={int(state.step)}"
             )
@@ -117,12 +123,23 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
     return state
 
 
-def _start(objective: Objective, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
+def _check_run(
+    path: Path, objective: Objective, fixed: Any, seed: int, options: RunOptions
+) -> None:
+    """Note what is trained, and on which fixed parameters; refuse to go on with others."""
+    model = objective.model | ({"fixed": digest(fixed)} if fixed else {})
+    settings = {"seed": seed, "stage": to_dict(objective.stage), "weights": options.weights}
+    check_config(path, model, settings)
+
+
+def _start(
+    stage: StageConfig, params: Any, checkpoints: Checkpoints
+) -> tuple[TrainState, optax.GradientTransformation]:
     """Return the newest checkpointed state, or the one of step 0, and the optimizer."""
-    params = objective.init()
-    optimizer = make_optimizer(objective.stage, params)
+    optimizer = make_optimizer(stage, params)
+    state = new_state(params, optimizer, average=stage.ema_decay > 0)
     # Committing the state to its device before the first call keeps the step from compiling twice.
-    state = jax.device_put(new_state(params, optimizer), jax.devices()[0])
+    state = jax.device_put(state, jax.devices()[0])
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state)
     return state, optimizer
@@ -134,10 +151,6 @@ def _check_progress(values: dict[str, float], step: int) -> None:
             f"training: no update up to step {step} was finite since the last log line; "
             "lower the learning rate or look for bad values in the data"
         )
-
-
-def _count(params: Any) -> int:
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
 def _with_bar(batches: Iterator[Any], start: int, steps: int) -> Iterator[Any]:

@@ -1,8 +1,8 @@
 """What a stage of training optimises: the interface that the loop knows, and what the stages share.
 
-A stage is an object with a parameter tree, a pure loss, a batch that is a pure function of the
-step, and a validation on fixed clips. Stages: `codec_stage.py`, `depth_stage.py`,
-`denoiser_stage.py`.
+A stage is an object with parameters that it trains and others that it holds fixed, a pure loss, a
+batch that is a pure function of the step, and a validation on fixed clips. Stages:
+`codec_stage.py`, `depth_stage.py`, `denoiser_stage.py`.
 Read next: `mirage_jax/train/loop.py` (who calls this), `mirage_jax/train/codec_stage.py` (the
 simplest stage).
 """
@@ -36,12 +36,12 @@ class Objective(Protocol):
         """Schedule and sizes."""
         ...
 
-    def init(self) -> Any:
-        """Return the parameters before step 0 (a nested dict)."""
+    def init(self) -> tuple[Any, Any]:
+        """Return the trained parameters before step 0 and those held fixed (nested dicts)."""
         ...
 
     def loss(
-        self, params: Any, batch: Any, key: jax.Array
+        self, params: Any, fixed: Any, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the scalar loss and scalar metrics; pure, traced once."""
         ...
@@ -50,15 +50,15 @@ class Objective(Protocol):
         """Return the host arrays of `step`; pure in (seed, step)."""
         ...
 
-    def validate(self, params: Any, step: int, directory: Path) -> dict[str, float]:
-        """Score `params` (the moving average) on the fixed validation clips.
+    def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
+        """Score the average `params`, beside the fixed ones, on the fixed validation clips.
 
         Pictures are written into `directory`.
         """
         ...
 
-    def export(self, params: Any, step: int, workdir: Path) -> list[Path]:
-        """Write the moving average as safetensors into `workdir`; return the files."""
+    def export(self, params: Any, fixed: Any, step: int, workdir: Path) -> list[Path]:
+        """Write the average `params` as safetensors into `workdir`; return the files."""
         ...
 
 

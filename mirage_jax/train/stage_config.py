@@ -27,7 +27,7 @@ class StageConfig:
         beta1, beta2: AdamW's averaging factors.
         weight_decay: of arrays with two or more axes.
         clip_norm: bound on the global gradient norm.
-        ema_decay: of the exported moving average.
+        ema_decay: of the exported moving average; 0 keeps none and exports the parameters.
         frozen: shell-style patterns of parameter names that do not move.
         log_steps, validate_steps, checkpoint_steps: every how many updates each happens.
         validation_clips: clips of the fixed validation set.

@@ -7,6 +7,7 @@ Read next: `mirage_jax/train/objective.py`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -14,6 +15,7 @@ from typing import cast
 import numpy as np
 
 from mirage_jax.train import latents as latents_lib
+from mirage_jax.train import start
 from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.config import DataConfig, WorldConfig
 from mirage_jax.train.denoiser_stage import DenoiserObjective
@@ -21,30 +23,46 @@ from mirage_jax.train.depth_stage import DepthObjective
 from mirage_jax.train.objective import Objective
 from mirage_jax.train.window_scores import validation_windows
 
+# Stages in the order in which they are run, and what they do.
+STAGES = {
+    "codec": "the codec",
+    "depth": "the depth head",
+    "denoiser": "all of the denoiser, from scratch",
+    "branch": "the memory branch, beside a given backbone",
+    "lora": "a low-rank change of a given denoiser",
+    "full": "all of a given denoiser",
+}
+
 
 def make_objective(
-    world: WorldConfig, stage: str, workdir: Path, report: Callable[[str], None]
+    world: WorldConfig,
+    stage: str,
+    workdir: Path,
+    report: Callable[[str], None],
+    weights: Path | None = None,
 ) -> Objective:
-    """Return the objective of `stage` ("codec", "depth" or "denoiser").
+    """Return the objective of a stage.
 
     Args:
         world: the config.
-        stage: which one.
+        stage: a key of `STAGES`.
         workdir: holds the weights of earlier stages and the cached latents.
         report: called with lines for the user.
+        weights: folder of given weights, for what the workdir does not hold.
 
     Raises:
-        FileNotFoundError: if an earlier stage has not been trained in the workdir.
+        FileNotFoundError: if weights that the stage starts from are in neither folder.
     """
+    folders = [workdir, *([weights] if weights else [])]
     train, val = open_split(world.data, "train"), open_split(world.data, "val")
     report(f"clips train={len(train)} val={len(val)}")
     if stage == "codec":
         return CodecObjective(world, train, val)
-    codec = latents_lib.load_codec(workdir, world.codec)
+    codec = latents_lib.load_codec(folders, world.codec)
     latents = latents_lib.encode_split(
         codec, train, workdir / "latents" / "train", mirror=world.data.mirror, report=report
     )
-    config = world.depth_train if stage == "depth" else world.denoiser_train
+    config = world.depth_train if stage == "depth" else world.denoiser_stage(stage)
     chosen = fixed_clips(val, config.validation_clips)
     val_latents = latents_lib.encode_split(
         codec, chosen, workdir / "latents" / "val", report=report
@@ -52,7 +70,10 @@ def make_objective(
     shown = validation_windows(val_latents, chosen, world.chunk, config.windows.memory_frames)
     if stage == "depth":
         return DepthObjective(world, latents, shown)
-    return DenoiserObjective(world, codec, latents, shown)
+    given = functools.partial(start.given_params, world, world.denoiser_stage(stage), folders)
+    return DenoiserObjective(
+        world, codec, latents, shown, name=stage, given=None if stage == "denoiser" else given
+    )
 
 
 def fixed_clips(clips: Sequence[dict], count: int) -> list[dict]:

@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
         step: [] int32, updates done (skipped ones included).
         params: nested dict of arrays.
         opt_state: the optimizer's moments.
-        ema: exponential moving average of `params`, same tree; this is what gets exported.
+        ema: exponential moving average of `params`, same tree; {} where none is kept.
     """
 
     step: jax.Array
@@ -29,13 +29,20 @@ class TrainState(NamedTuple):
     opt_state: Any
     ema: Any
 
+    @property
+    def exported(self) -> Any:
+        """The parameters to judge and export: their average, where one is kept."""
+        return self.ema if jax.tree.leaves(self.ema) else self.params
 
-def new_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+
+def new_state(
+    params: Any, optimizer: optax.GradientTransformation, *, average: bool = True
+) -> TrainState:
     """Return the state at step 0.
 
-    `ema` starts as a copy of `params` with buffers of its own, since the step donates both.
+    `ema`, kept if `average`, starts as a copy of `params` with buffers of its own, since the step
+    donates both.
     """
     params = jax.tree.map(jnp.array, params)
-    return TrainState(
-        jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.tree.map(jnp.array, params)
-    )
+    ema = jax.tree.map(jnp.array, params) if average else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)

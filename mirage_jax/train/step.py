@@ -19,27 +19,30 @@ from mirage_jax.train.optimizer import learning_rate
 from mirage_jax.train.stage_config import StageConfig
 from mirage_jax.train.state import TrainState
 
-LossFn = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
-StepFn = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+StepFn = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_step(
     loss_fn: LossFn, optimizer: optax.GradientTransformation, stage: StageConfig, seed: int
 ) -> StepFn:
-    """Return the jitted function (state, batch) -> (state, metrics).
+    """Return the jitted function (state, fixed, batch) -> (state, metrics).
 
-    The state passed in may not be used again.
+    The state passed in may not be used again. Nothing is differentiated with respect to `fixed`.
 
     Args:
-        loss_fn: (params, batch, key) -> (scalar loss, dict of scalar metrics); pure.
+        loss_fn: (params, fixed, batch, key) -> (scalar loss, dict of scalar metrics); pure.
         optimizer: from `make_optimizer`.
         stage: schedule, moving average and bounds.
         seed: of the run.
     """
 
-    def update(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(
+        state: TrainState, fixed: Any, batch: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = key_for(seed, state.step, Purpose.TRAIN_LOSS)
-        (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+        differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, metrics), grads = differentiate(state.params, fixed, batch, key)
         norm = optax.global_norm(grads)
         rate = learning_rate(stage, state.step)
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -62,8 +65,10 @@ def make_step(
 def _average(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
     """Move the average towards `params`.
 
-    Early steps forget faster: min(decay, (1 + n) / (10 + n)).
+    Early steps forget faster: min(decay, (1 + n) / (10 + n)). An average of nothing stays so.
     """
+    if not jax.tree.leaves(ema):
+        return ema
     done = step.astype(jnp.float32)
     weight = 1.0 - jnp.minimum(decay, (1.0 + done) / (10.0 + done))
     return jax.tree.map(lambda e, p: e + weight * (p - e), ema, params)

@@ -53,7 +53,7 @@ def blank_latents(world) -> Latents:
 
 def abstract_loss(objective, params, batch):
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.eval_shape(objective.loss, params, batch, key)
+    return jax.eval_shape(objective.loss, params, {}, batch, key)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -53,13 +53,13 @@ def latents(tmp_path_factory):
 
 def overfit(objective, steps):
     """Train on one batch; return the parameters, and first and last metrics."""
-    params = objective.init()
+    params, fixed = objective.init()
     optimizer = make_optimizer(objective.stage, params)
     state = jax.device_put(new_state(params, optimizer), jax.devices()[0])
     step = make_step(objective.loss, optimizer, objective.stage, seed=0)
     batch, seen = objective.batch(0), []
     for _ in range(steps):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, fixed, batch)
         seen.append({name: float(value) for name, value in metrics.items()})
     assert step._cache_size() == 1
     assert not any(metrics["skipped"] for metrics in seen)
@@ -103,7 +103,7 @@ def test_the_denoiser_overfits_a_room_and_writes_its_scores_and_pictures(latents
     params, first, last = overfit(objective, steps=60)
     assert last["error_visible"] < 0.7 * first["filled_visible"]
     assert last["error_hidden"] < 0.9 * first["filled_hidden"]
-    scores = objective.validate(params, 60, tmp_path)
+    scores = objective.validate(params, {}, 60, tmp_path)
     assert all(np.isfinite(score) for score in scores.values())
     made = ("psnr_sample", "psnr_one_step", "psnr_base", "psnr_filled")
     assert scores["psnr_ceiling"] > max(scores[name] for name in made)
@@ -115,7 +115,7 @@ def test_the_depth_head_overfits_a_room(latents, tmp_path):
     objective = DepthObjective(world(), latents, windows)
     params, first, last = overfit(objective, steps=60)
     assert last["log_error"] < 0.5 * first["log_error"]
-    scores = objective.validate(params, 60, tmp_path)
+    scores = objective.validate(params, {}, 60, tmp_path)
     assert scores["log_error"] < first["log_error"]
     assert list(tmp_path.glob("depth_*.png"))
 

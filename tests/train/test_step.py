@@ -13,8 +13,8 @@ from mirage_jax.train.step import make_step
 STAGE = StageConfig(steps=20, batch=1, learning_rate=0.1, warmup_steps=2, weight_decay=0.1)
 
 
-def loss(params, batch, key):
-    del key
+def loss(params, fixed, batch, key):
+    del fixed, key
     error = params["dense"]["kernel"] @ batch["x"] + params["dense"]["bias"] - 1.0
     return jnp.mean(jnp.square(error)), {"seen": jnp.sum(batch["x"])}
 
@@ -29,7 +29,7 @@ def start(stage=STAGE):
 def test_the_step_is_compiled_once_for_all_steps():
     state, step = start()
     for value in range(3):
-        state, _ = step(state, {"x": np.full(2, value, np.float32)})
+        state, _ = step(state, {}, {"x": np.full(2, value, np.float32)})
     assert step._cache_size() == 1
     assert int(state.step) == 3
 
@@ -37,9 +37,9 @@ def test_the_step_is_compiled_once_for_all_steps():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_an_update_that_is_not_finite_changes_nothing_but_the_step_and_is_reported(bad):
     state, step = start()
-    state, _ = step(state, {"x": np.ones(2, np.float32)})
+    state, _ = step(state, {}, {"x": np.ones(2, np.float32)})
     before = jax.tree.map(np.array, state)
-    state, metrics = step(state, {"x": np.array([1.0, bad], np.float32)})
+    state, metrics = step(state, {}, {"x": np.array([1.0, bad], np.float32)})
     assert float(metrics["skipped"]) == 1.0
     assert int(state.step) == 2
     for a, b in zip(jax.tree.leaves(before[1:]), jax.tree.leaves(state[1:]), strict=True):
@@ -51,7 +51,7 @@ def test_frozen_parameters_do_not_move_and_have_no_moments():
     state, step = start(stage)
     before = jax.tree.map(np.array, state.params)
     for _ in range(4):
-        state, _ = step(state, {"x": np.ones(2, np.float32)})
+        state, _ = step(state, {}, {"x": np.ones(2, np.float32)})
     np.testing.assert_array_equal(before["dense"]["kernel"], state.params["dense"]["kernel"])
     np.testing.assert_array_equal(before["rest"], state.params["rest"])
     assert np.abs(np.asarray(state.params["dense"]["bias"])).min() > 0
@@ -66,7 +66,7 @@ def test_a_frozen_pattern_that_matches_nothing_is_refused():
 
 def test_weight_decay_shrinks_matrices_without_gradient_and_leaves_vectors():
     state, step = start()
-    state, _ = step(state, {"x": np.zeros(2, np.float32)})
+    state, _ = step(state, {}, {"x": np.zeros(2, np.float32)})
     assert np.all(np.asarray(state.params["rest"]) < 1.0)
     still = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(3)}}
     direction, _ = make_optimizer(STAGE, still).update(
@@ -88,11 +88,11 @@ def test_the_average_follows_at_once_in_the_beginning_and_slowly_later():
     stage = StageConfig(steps=500, learning_rate=0.01, warmup_steps=1, ema_decay=0.5)
     state, step = start(stage)
     batch = {"x": np.ones(2, np.float32)}
-    state, _ = step(state, batch)
+    state, _ = step(state, {}, batch)
     first = np.asarray(state.ema["dense"]["bias"])
     np.testing.assert_allclose(first, 0.9 * np.asarray(state.params["dense"]["bias"]), rtol=1e-5)
     for _ in range(20):
         before = np.array(state.ema["dense"]["bias"])
-        state, _ = step(state, batch)
+        state, _ = step(state, {}, batch)
     half = (before + np.asarray(state.params["dense"]["bias"])) / 2
     np.testing.assert_allclose(np.asarray(state.ema["dense"]["bias"]), half, rtol=1e-5)
