@@ -37,6 +37,7 @@ class Purpose(enum.IntEnum):
     EVALUATION = 15
     TRAIN_LOSS = 16
     INIT_LORA = 17
+    TEXT_DROPOUT = 18
 
 
 def key_for(seed: "int | jax.Array", step: "int | jax.Array", purpose: Purpose) -> "jax.Array":

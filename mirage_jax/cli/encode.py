@@ -65,7 +65,7 @@ def text(weights, tokenizer, prompts, prompt_files, out, batch, dtype, store) ->
     """
     import time
 
-    from mirage_jax.data.text_cache import TextSpec, add_texts
+    from mirage_jax.data.text_cache import TextSpec, add_texts, missing_prompts
     from mirage_jax.models.encode_text import encode_prompts, load_text_model
     from mirage_jax.rollout.prompts import read_prompts
 
@@ -73,28 +73,20 @@ def text(weights, tokenizer, prompts, prompt_files, out, batch, dtype, store) ->
     for file in prompt_files:
         asked += read_prompts(file).prompts
     model = load_text_model(weights, tokenizer, dtype=dtype)
-    spec = TextSpec(model.identity, model.tokenizer.length, model.config.width)
-    wanted = _missing(out, spec, asked)
+    spec = TextSpec(model.identity, model.tokenizer.length, model.config.width, store)
+    wanted = missing_prompts(out, spec, asked)
     start, written = time.perf_counter(), 0
     for first in range(0, len(wanted), _GROUP):
         group = wanted[first : first + _GROUP]
-        encoded = {k: v.astype(store) for k, v in encode_prompts(model, group, batch=batch)}
+        encoded = {
+            prompt: rows.astype(spec.numpy_dtype)
+            for prompt, rows in encode_prompts(model, group, batch=batch)
+        }
         add_texts(out, spec, encoded)
         written += len(group)
         speed = written / (time.perf_counter() - start)
         click.echo(f"encoded {written} of {len(wanted)} prompts, {speed:.2f} prompts/s")
     click.echo(_summary(out, len(wanted)))
-
-
-def _missing(out: Path, spec, asked: list[str]) -> list[str]:
-    """Return the distinct prompts that the cache lacks; refuse one of another encoder."""
-    from mirage_jax.data.text_cache import open_texts
-
-    distinct = list(dict.fromkeys(asked))
-    if not out.exists() or (out.is_dir() and not any(out.glob("*.safetensors"))):
-        return distinct
-    cache = open_texts(out, encoder=spec.encoder)
-    return [prompt for prompt in distinct if prompt not in cache]
 
 
 def _summary(out: Path, new: int) -> str:

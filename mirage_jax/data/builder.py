@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mirage_jax.data.clip import TEXTS, ClipShape, clip_spec, validate_clip
+from mirage_jax.data.clip import CAPTION, TEXTS, ClipShape, clip_spec, validate_clip
 
 # One record a group gives random access; level 1 costs 10 ms a clip to read and halves its size.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
 _FORMAT = "array_record"
 
 
-def clip_features(shape: ClipShape) -> Any:
+def clip_features(shape: ClipShape, captions: bool = False) -> Any:
     """Return the ``tfds.features.FeaturesDict`` of a clip; arrays are stored as raw bytes."""
     import tensorflow_datasets as tfds
 
@@ -28,17 +28,30 @@ def clip_features(shape: ClipShape) -> Any:
     for name, (dims, dtype) in clip_spec(shape).items():
         encoding = "bytes" if dims else "none"
         features[name] = tfds.features.Tensor(shape=dims, dtype=dtype, encoding=encoding)
-    for name in TEXTS:
+    for name in (*TEXTS, CAPTION) if captions else TEXTS:
         features[name] = tfds.features.Text()
     return tfds.features.FeaturesDict(features)
 
 
 class SplitWriter:
-    """Writes one split of a data set, one shard at a time."""
+    """Writes one split of a data set, one shard at a time.
 
-    def __init__(self, directory: str | os.PathLike[str], name: str, split: str, shards: int):
+    With ``captions``, each clip may carry its prompt as ``clip["caption"]``; those without one get
+    the empty prompt. All splits of a folder are written alike.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        name: str,
+        split: str,
+        shards: int,
+        *,
+        captions: bool = False,
+    ):
         self._directory = Path(directory)
         self._name, self._split, self._shards = name, split, shards
+        self._captions = captions
         self._directory.mkdir(parents=True, exist_ok=True)
 
     def shard_path(self, shard: int) -> Path:
@@ -66,7 +79,8 @@ class SplitWriter:
         try:
             for clip in clips:
                 shape = validate_clip(clip)
-                writer.write(clip_features(shape).serialize_example(clip))
+                stored = self._with_caption(clip)
+                writer.write(clip_features(shape, self._captions).serialize_example(stored))
                 count += 1
         finally:
             writer.close()
@@ -75,15 +89,29 @@ class SplitWriter:
 
     def finish(self, shape: ClipShape, description: str) -> None:
         """Write the folder's metadata for every split whose shards are all there."""
-        write_metadata(self._directory, self._name, shape, description)
+        write_metadata(self._directory, self._name, shape, description, self._captions)
+
+    def _with_caption(self, clip: dict[str, Any]) -> dict[str, Any]:
+        if self._captions:
+            return {CAPTION: ""} | clip
+        if CAPTION in clip:
+            raise ValueError(
+                f"clip[{CAPTION!r}]: got {clip[CAPTION]!r}, but this data set is written without "
+                "captions; make the SplitWriter with captions=True"
+            )
+        return clip
 
 
-def write_metadata(directory: Path, name: str, shape: ClipShape, description: str) -> None:
+def write_metadata(
+    directory: Path, name: str, shape: ClipShape, description: str, captions: bool = False
+) -> None:
     """Describe the complete splits of a folder for TensorFlow Datasets.
 
     Raises:
-        ValueError: the folder holds no complete split.
+        ValueError: the folder holds no complete split, or one written with captions where others
+            are without.
     """
+    _check_alike(directory, captions)
     import tensorflow_datasets as tfds
 
     template = tfds.core.ShardedFileTemplate(
@@ -103,12 +131,22 @@ def write_metadata(directory: Path, name: str, shape: ClipShape, description: st
         raise ValueError(f"directory: {directory} holds no complete split of {name!r}")
     tfds.folder_dataset.write_metadata(
         data_dir=directory,
-        features=clip_features(shape),
+        features=clip_features(shape, captions),
         split_infos=splits,
         filename_template=template,
         check_data=False,
         description=description,
     )
+
+
+def _check_alike(directory: Path, captions: bool) -> None:
+    known = directory / "features.json"
+    if known.exists() and (f'"{CAPTION}"' in known.read_text()) != captions:
+        raise ValueError(
+            f"directory: {directory} already holds splits {'without' if captions else 'with'} "
+            f"captions, expected all alike; write this split {'without' if captions else 'with'} "
+            "captions, or into another folder"
+        )
 
 
 def _complete_splits(directory: Path, name: str) -> dict[str, list[Path]]:

@@ -48,6 +48,7 @@ def clip_spec(shape: ClipShape) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 TEXTS = ("level", "path", "object_names")  # object_names: one a line, in table order
+CAPTION = "caption"  # the prompt of a clip; only in data sets recorded with captions
 
 
 def validate_clip(clip: dict[str, Any]) -> ClipShape:
@@ -73,6 +74,8 @@ def validate_clip(clip: dict[str, Any]) -> ClipShape:
     for name in TEXTS:
         if not isinstance(clip.get(name), str):
             raise ValueError(f"clip[{name!r}]: got {clip.get(name)!r}, expected a str")
+    if not isinstance(clip.get(CAPTION, ""), str):
+        raise ValueError(f"clip[{CAPTION!r}]: got {clip[CAPTION]!r}, expected a str or no such key")
     if not np.isfinite(clip["depth"]).all() or (clip["depth"] < 0).any():
         raise ValueError("clip['depth']: has negative or non-finite values; use 0 for unknown")
     return shape

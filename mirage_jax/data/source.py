@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_jax.data.clip import TEXTS, ClipShape, clip_spec
+from mirage_jax.data.clip import CAPTION, TEXTS, ClipShape, clip_spec
 
 _SCALARS = {name: dtype for name, (dims, dtype) in clip_spec(ClipShape()).items() if not dims}
 
@@ -58,7 +58,7 @@ class ClipSource:
                 f"record {record} of {self._paths[shard]} (clip {index} of {self.split}) cannot be "
                 f"read: {error}; delete this file and record it again"
             ) from error
-        for name in TEXTS:
+        for name in (*TEXTS, CAPTION) if CAPTION in clip else TEXTS:
             clip[name] = bytes(clip[name]).decode()
         for name, dtype in _SCALARS.items():
             clip[name] = dtype.type(clip[name])

@@ -1,10 +1,10 @@
 """Embeddings of prompts on disk, so that training and generation need not load the text encoder.
 
 A cache is one `.safetensors` file, or a folder of them; each file holds, under the hash of its
-prompt, the rows [n, d] that a prompt has before padding, in the dtype they were made in. The header
-says the prompts in full, which encoder made them, and to how many rows they are padded. Files are
-written whole and never changed: a folder grows by a file at a time, by any number of writers; a
-single file is written anew when prompts are added, so it is for a few hundred prompts.
+prompt, the rows [n, d] that a prompt has before padding. The header says the prompts in full, which
+encoder made them, and to how many rows they are padded. Files are written whole. A folder grows by
+a file at a time, by any number of writers; a single file is written anew when prompts are added, so
+it is for a few hundred prompts.
 
 Prompts are compared letter by letter, as they were given. A padded embedding ends in zeros, which
 the denoiser attends to.
@@ -21,13 +21,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes  # noqa: F401  NumPy knows bfloat16 once this is imported
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 _FORMAT = "mirage texts 1"
-_DTYPES = ("BF16", "F16", "F32")
+# Of the embeddings of a cache -> the code that safetensors has for it.
+_DTYPES = {"bfloat16": "BF16", "float32": "F32"}
 _LONGEST = 1 << 16  # rows; bounds what a damaged header can make us allocate
 
 
@@ -38,11 +39,22 @@ class TextSpec(NamedTuple):
         encoder: identity of encoder and tokenizer, see `models/encode_text.py`.
         length: rows of a padded embedding.
         width: channels of a row.
+        dtype: "bfloat16" or "float32".
     """
 
     encoder: str
     length: int
     width: int
+    dtype: str = "bfloat16"
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether an embedding may have this shape."""
+        return len(shape) == 2 and 0 < shape[0] <= self.length and shape[1] == self.width
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """The dtype of the embeddings."""
+        return np.dtype(ml_dtypes.bfloat16 if self.dtype == "bfloat16" else self.dtype)
 
 
 class TextCache:
@@ -68,7 +80,7 @@ class TextCache:
     def __getitem__(self, prompt: str) -> np.ndarray:
         """Return the padded embedding [length, d] of a prompt; see `rows` for errors."""
         rows = self.rows(prompt)
-        padded = np.zeros((self.spec.length, self.spec.width), rows.dtype)
+        padded = np.zeros((self.spec.length, self.spec.width), self.spec.numpy_dtype)
         padded[: len(rows)] = rows
         return padded
 
@@ -157,17 +169,14 @@ def add_texts(
     if not entries:
         return 0
     for prompt, rows in entries.items():
-        if rows.ndim != 2 or rows.shape[1] != spec.width or not 0 < len(rows) <= spec.length:
+        if not spec.fits(rows.shape) or rows.dtype != spec.numpy_dtype:
             raise ValueError(
-                f"embedding of {_shortened(prompt)!r}: got {rows.shape}, expected 1 to "
-                f"{spec.length} rows of {spec.width}"
+                f"embedding of {_shortened(prompt)!r}: got {rows.dtype} {rows.shape}, expected 1 "
+                f"to {spec.length} rows of {spec.width} in {spec.dtype}"
             )
-    if _parts(path):
-        cache = open_texts(path, encoder=spec.encoder, width=spec.width)
-        if cache.spec != spec:
-            raise ValueError(f"text cache {path}: got {spec}, expected {cache.spec} as it holds")
-        if _is_file(path):
-            entries = {prompt: cache.rows(prompt) for prompt in cache} | entries
+    cache = _existing(path, spec)
+    if cache and _is_file(path):
+        entries = {prompt: cache.rows(prompt) for prompt in cache} | entries
     prompts = {_key(prompt): prompt for prompt in entries}
     data = save(
         {_key(prompt): np.ascontiguousarray(rows) for prompt, rows in entries.items()},
@@ -176,6 +185,7 @@ def add_texts(
             "encoder": spec.encoder,
             "length": str(spec.length),
             "width": str(spec.width),
+            "dtype": spec.dtype,
             "prompts": json.dumps(prompts),
         },
     )
@@ -183,6 +193,31 @@ def add_texts(
     name = hashlib.sha256("".join(sorted(prompts)).encode()).hexdigest()[:16]
     _write_atomically(path if _is_file(path) else path / f"texts_{name}.safetensors", data)
     return len(data)
+
+
+def missing_prompts(
+    path: str | os.PathLike[str], spec: TextSpec, prompts: Iterable[str]
+) -> list[str]:
+    """Return the distinct prompts that a cache, which need not exist yet, lacks.
+
+    Raises:
+        ValueError: the cache is damaged, or holds something else than `spec` says.
+    """
+    cache = _existing(Path(path), spec) or ()
+    return [prompt for prompt in dict.fromkeys(prompts) if prompt not in cache]
+
+
+def _existing(path: Path, spec: TextSpec) -> TextCache | None:
+    """Return the cache to add to, None if there is none; refuse another kind of embedding."""
+    if not _parts(path):
+        return None
+    cache = open_texts(path, encoder=spec.encoder, width=spec.width)
+    if cache.spec != spec:
+        raise ValueError(
+            f"text cache {path}: holds {cache.spec}, expected {spec} to be added; choose the same "
+            "length and dtype, or another --out"
+        )
+    return cache
 
 
 def _read_header(path: Path) -> tuple[TextSpec, dict[str, str]]:
@@ -195,17 +230,20 @@ def _read_header(path: Path) -> tuple[TextSpec, dict[str, str]]:
             "give a file that mirage encode text wrote"
         )
     try:
-        spec = TextSpec(header["encoder"], int(header["length"]), int(header["width"]))
+        sizes = int(header["length"]), int(header["width"])
+        spec = TextSpec(header["encoder"], *sizes, header["dtype"])
         prompts = {str(key): str(prompt) for key, prompt in json.loads(header["prompts"]).items()}
     except (KeyError, ValueError, AttributeError) as error:
         raise _damaged(path, f"its header ({error})") from error
-    if not 0 < spec.length <= _LONGEST or prompts.keys() != set(file.keys()):
-        raise _damaged(path, f"length {spec.length} or the names of its tensors")
+    if not 0 < spec.length <= _LONGEST or spec.dtype not in _DTYPES:
+        raise _damaged(path, str(spec))
+    if prompts.keys() != set(file.keys()):
+        raise _damaged(path, "other prompts than tensors")
     for key, prompt in prompts.items():
         entry = file.get_slice(key)
         shape = tuple(entry.get_shape())
-        fits = len(shape) == 2 and shape[1] == spec.width and 0 < shape[0] <= spec.length
-        if not fits or entry.get_dtype() not in _DTYPES or _key(prompt) != key:
+        right_dtype = entry.get_dtype() == _DTYPES[spec.dtype]
+        if not spec.fits(shape) or not right_dtype or _key(prompt) != key:
             raise _damaged(path, f"{entry.get_dtype()} {shape} for {_shortened(prompt)!r}")
     return spec, prompts
 

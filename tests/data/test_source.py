@@ -8,20 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
+from random_clips import SHAPE, random_clip
 
 from mirage_jax.data.builder import SplitWriter
-from mirage_jax.data.clip import ClipShape, ObjectTable, clip_spec
+from mirage_jax.data.clip import ObjectTable
 from mirage_jax.data.source import load_fields, open_clips
-
-SHAPE = ClipShape(3, 8, 12)
-
-
-def _random_clip(seed: int) -> dict:
-    rng = np.random.default_rng(seed)
-    clip = {}
-    for name, (dims, dtype) in clip_spec(SHAPE).items():
-        clip[name] = np.asarray(rng.uniform(0, 100, dims)).astype(dtype)
-    return clip | {"level": "freedoom2/MAP01", "path": "walk", "object_names": "Tree\nImp"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +21,7 @@ def recording(tmp_path_factory):
     for split, sizes in {"train": (2, 3), "val": (1,)}.items():
         writer = SplitWriter(directory, "doom", split, len(sizes))
         for shard, size in enumerate(sizes):
-            clips = [_random_clip(10 * shard + i) for i in range(size)]
+            clips = [random_clip(10 * shard + i) for i in range(size)]
             assert writer.write_shard(shard, clips) == size
             assert writer.has_shard(shard)
         writer.finish(SHAPE, "random clips")
@@ -42,7 +33,7 @@ def test_clips_come_back_bit_equal_and_in_order(recording):
     assert len(source) == 5
     assert source.shape == SHAPE
     for index, seed in enumerate((0, 1, 10, 11, 12)):
-        for name, value in _random_clip(seed).items():
+        for name, value in random_clip(seed).items():
             np.testing.assert_array_equal(source[index][name], value, err_msg=name)
             if isinstance(value, np.ndarray):
                 assert source[index][name].dtype == value.dtype
@@ -60,7 +51,7 @@ def test_reading_imports_neither_tensorflow_nor_jax(recording):
         "print(json.dumps([loaded, zlib.crc32(clip['rgb'].tobytes())]))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    expected = zlib.crc32(_random_clip(11)["rgb"].tobytes())
+    expected = zlib.crc32(random_clip(11)["rgb"].tobytes())
     assert json.loads(run.stdout.splitlines()[-1]) == [[], expected]
 
 
@@ -70,7 +61,7 @@ def test_tensorflow_datasets_opens_the_folder_as_its_own(recording):
     builder = tfds.builder_from_directory(str(recording))
     assert builder.info.splits["train"].num_examples == 5
     record = builder.as_data_source(split="train")[2]
-    np.testing.assert_array_equal(record["depth"], _random_clip(10)["depth"])
+    np.testing.assert_array_equal(record["depth"], random_clip(10)["depth"])
 
 
 def test_grain_reads_clips_by_index(recording):
@@ -78,7 +69,7 @@ def test_grain_reads_clips_by_index(recording):
 
     dataset = grain.MapDataset.source(open_clips(recording, "train")).shuffle(seed=3)
     seen = {int(dataset[i]["object_id"][0]) for i in range(5)}
-    assert seen == {int(_random_clip(seed)["object_id"][0]) for seed in (0, 1, 10, 11, 12)}
+    assert seen == {int(random_clip(seed)["object_id"][0]) for seed in (0, 1, 10, 11, 12)}
 
 
 def test_a_source_can_be_copied_to_worker_processes_after_use(recording):
@@ -92,16 +83,16 @@ def test_a_source_can_be_copied_to_worker_processes_after_use(recording):
 def test_load_fields_keeps_only_what_was_asked_for(recording):
     loaded = load_fields(open_clips(recording, "train"), ["rgb", "depth"])
     assert [set(clip) for clip in loaded] == [{"rgb", "depth"}] * 5
-    np.testing.assert_array_equal(loaded[4]["rgb"], _random_clip(12)["rgb"])
+    np.testing.assert_array_equal(loaded[4]["rgb"], random_clip(12)["rgb"])
 
 
 def test_a_corrupt_record_is_named_by_file_and_index(tmp_path):
     writer = SplitWriter(tmp_path, "doom", "train", 1)
     path = writer.shard_path(0)
     # Where files that differ in one clip begin to differ is where that clip's record lies.
-    writer.write_shard(0, [_random_clip(seed) for seed in (0, 1, 99, 3)])
+    writer.write_shard(0, [random_clip(seed) for seed in (0, 1, 99, 3)])
     other = path.read_bytes()
-    writer.write_shard(0, [_random_clip(seed) for seed in (0, 1, 2, 3)])
+    writer.write_shard(0, [random_clip(seed) for seed in (0, 1, 2, 3)])
     writer.finish(SHAPE, "to be damaged")
     data = bytearray(path.read_bytes())
     start = next(i for i, (a, b) in enumerate(zip(data, other, strict=False)) if a != b)
@@ -125,7 +116,7 @@ def test_an_interrupted_shard_is_not_taken_for_a_finished_one(tmp_path):
     writer = SplitWriter(tmp_path, "doom", "train", 1)
 
     def clips():
-        yield _random_clip(0)
+        yield random_clip(0)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -146,7 +137,7 @@ def test_an_interrupted_shard_is_not_taken_for_a_finished_one(tmp_path):
 def test_a_malformed_clip_is_refused_before_it_is_written(tmp_path, name, value, message):
     writer = SplitWriter(tmp_path, "doom", "train", 1)
     with pytest.raises(ValueError, match=message):
-        writer.write_shard(0, [_random_clip(0) | {name: value}])
+        writer.write_shard(0, [random_clip(0) | {name: value}])
     assert not writer.has_shard(0)
 
 

@@ -18,18 +18,23 @@ def rows(count, seed=0, dtype=ml_dtypes.bfloat16):
     return np.random.default_rng(seed).normal(size=(count, 4)).astype(dtype)
 
 
+FULL = SPEC._replace(dtype="float32")
+
+
 @pytest.fixture(params=["file", "folder"])
 def path(request, tmp_path):
     return tmp_path / ("texts.safetensors" if request.param == "file" else "texts")
 
 
-def test_embeddings_come_back_bit_for_bit_in_their_dtype_and_padded_with_zeros(path):
-    stored = {"": rows(1), "a hall": rows(5, 1), "Привет 🙂": rows(8, 2, np.float32)}
-    add_texts(path, SPEC, stored)
+@pytest.mark.parametrize(("spec", "dtype"), [(SPEC, ml_dtypes.bfloat16), (FULL, np.float32)])
+def test_embeddings_come_back_bit_for_bit_in_their_dtype_and_padded_with_zeros(path, spec, dtype):
+    counts = {"": 1, "a hall": 5, "Привет 🙂": 8}
+    stored = {prompt: rows(count, count, dtype) for prompt, count in counts.items()}
+    add_texts(path, spec, stored)
     cache = open_texts(path, encoder="encoder", width=4)
     assert len(cache) == 3
     assert set(cache) == set(stored)
-    assert cache.spec == SPEC
+    assert cache.spec == spec
     for prompt, expected in stored.items():
         np.testing.assert_array_equal(cache.rows(prompt), expected, strict=True)
         padded = cache[prompt]
@@ -83,9 +88,9 @@ def test_another_encoder_or_width_is_refused(path):
         open_texts(path, encoder="other")
     with pytest.raises(ValueError, match="width 4, expected 6"):
         open_texts(path, width=6)
-    for other in (SPEC._replace(encoder="other"), SPEC._replace(length=16)):
+    for other in (SPEC._replace(encoder="other"), SPEC._replace(length=16), FULL):
         with pytest.raises(ValueError, match="text cache"):
-            add_texts(path, other, {"a": rows(1)})
+            add_texts(path, other, {"a": rows(1).astype(other.numpy_dtype)})
 
 
 def test_a_folder_of_two_encoders_is_refused(tmp_path):
@@ -96,11 +101,11 @@ def test_a_folder_of_two_encoders_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [np.zeros((0, 4)), np.zeros((9, 4)), np.zeros((2, 3)), np.zeros(4)]
+    "value", [np.zeros((0, 4)), np.zeros((9, 4)), np.zeros((2, 3)), np.zeros(4), np.zeros((2, 4))]
 )
 def test_embeddings_that_do_not_fit_are_not_stored(tmp_path, value):
     with pytest.raises(ValueError, match="expected 1 to 8 rows of 4"):
-        add_texts(tmp_path, SPEC, {"a": value})
+        add_texts(tmp_path, FULL, {"a": value})
 
 
 def test_a_cache_can_be_copied_with_files_open(path):
@@ -128,6 +133,8 @@ def damaged(path, **changes):
         ({"format": "else"}, "expected 'mirage texts 1'"),
         ({"length": "many"}, "damaged"),
         ({"length": str(10**15)}, "damaged"),
+        ({"dtype": "float32"}, "damaged"),
+        ({"dtype": "object"}, "damaged"),
         ({"prompts": '{"0": "a"}'}, "damaged"),
         ({"prompts": "[]"}, "damaged"),
         ({"tensor": np.zeros((9, 4), np.float32)}, "damaged"),

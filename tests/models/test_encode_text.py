@@ -68,17 +68,21 @@ def test_a_tokenizer_of_another_encoder_is_refused(model):
 def test_the_command_fills_a_cache_and_skips_what_is_there(model, world, tmp_path, name):
     out, prompts = tmp_path / name, tmp_path / "prompts.txt"
     prompts.write_text(f"{PROMPTS[0]}\n{PROMPTS[2]}\n")
-    first = encode("--weights", world, "--prompt-file", prompts, "--out", out, "--store", "float32")
+    always = ("--weights", world, "--out", out, "--store", "float32")
+    first = encode(*always, "--prompt-file", prompts)
     assert first.exit_code == 0, first.output
     assert "3 prompts (3 new)" in first.output
     cache = open_texts(out, encoder=model.identity, width=16)
     expected = dict(encode_text.encode_prompts(model, PROMPTS))
     for prompt in PROMPTS[:3]:  # the empty one is always encoded
-        np.testing.assert_array_equal(cache.rows(prompt), expected[prompt], strict=True)
-    again = encode("--weights", world, "--prompt", "sky", "--prompt", PROMPTS[0], "--out", out)
+        np.testing.assert_allclose(cache.rows(prompt), expected[prompt], atol=1e-5)
+    again = encode(*always, "--prompt", "sky", "--prompt", PROMPTS[0])
     assert "4 prompts (1 new)" in again.output
-    assert open_texts(out).rows("sky").dtype == jnp.bfloat16
-    assert "4 prompts (0 new)" in encode("--weights", world, "--prompt", "sky", "--out", out).output
+    np.testing.assert_allclose(open_texts(out).rows("sky"), expected["sky"], atol=1e-5)
+    assert "4 prompts (0 new)" in encode(*always, "--prompt", "sky").output
+    refused = encode(*always[:-1], "bfloat16", "--prompt", "lake")
+    assert refused.exit_code == 2
+    assert "dtype" in refused.output
 
 
 def test_the_command_refuses_the_cache_of_another_encoder(world, tmp_path):
