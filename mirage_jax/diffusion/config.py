@@ -20,12 +20,14 @@ class SamplingConfig:
         shift: the shift s of sigma = s u / (1 + (s - 1) u); larger spends more steps at high noise.
         solver: "unipc" (order 2, bh2) or "euler".
         guidance: classifier-free guidance weight of the text; 1.0 is off.
+        integer_timesteps: tell the model whole timesteps, rounded down, as the release does.
     """
 
     steps: int = 4
     shift: float = 5.0
     solver: str = "unipc"
     guidance: float = 1.0
+    integer_timesteps: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -40,3 +42,6 @@ class SamplingConfig:
             )
         if not self.guidance >= 1.0:
             raise ValueError(f"sampling.guidance: got {self.guidance}, expected 1.0 (off) or more")
+
+
+RELEASE = SamplingConfig(steps=20, integer_timesteps=True)

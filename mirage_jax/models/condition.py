@@ -1,14 +1,14 @@
 """What the memory branch is told: the read tokens, and where, how far and whence they were seen.
 
-Conventions: channel last, any leading axes; channels come in the order of `ConditionConfig`'s
-fields and are all of order one. The released weights take the tokens and as many "score" channels,
-the encoding of a white clip (a constant); the paper takes the visibility mask in their place.
+Conventions: channel last, any leading axes; channels come in the order of `_PARTS` and are all of
+order one. The released weights take the tokens and as many "score" channels, the encoding of a
+white clip (a constant); the paper takes the visibility mask in their place.
 
-Read next: `branch.py` for who consumes it, `mirage_jax/world_model.py` for who builds it.
+Read next: `branch.py` for who consumes it, `mirage_jax/world_model` for who builds it.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ class ConditionConfig:
         (6 channels).
       geometry: sub-cell offset, log scale ratio and viewing angle of the row (4 channels).
       score: constant channels of the released weights; 0 unless in release mode.
+      holes: "filled": tokens of unseen cells come from the seen ones around them; "zero": they are
+        zero (release).
     """
 
     tokens: bool = True
@@ -38,6 +40,7 @@ class ConditionConfig:
     rays: bool = True
     geometry: bool = True
     score: int = 0
+    holes: Literal["filled", "zero"] = "filled"
 
     def __post_init__(self):
         """Refuse an empty condition."""
@@ -60,7 +63,11 @@ def condition_channels(config: ConditionConfig, latent_channels: int) -> int:
     )
 
 
-RELEASE = ConditionConfig(visibility=False, depth=False, rays=False, geometry=False, score=48)
+RELEASE = ConditionConfig(
+    visibility=False, depth=False, rays=False, geometry=False, score=48, holes="zero"
+)
+
+_PARTS = ("tokens", "visibility", "depth", "rays", "geometry", "score")
 
 
 def build_condition(
@@ -108,7 +115,7 @@ def build_condition(
         "geometry": _GEOMETRY_CHANNELS,
         "score": config.score,
     }
-    wanted = [field.name for field in dataclasses.fields(config) if getattr(config, field.name)]
+    wanted = [name for name in _PARTS if getattr(config, name)]
     for name in wanted:
         _check_part(name, given[name], tokens.shape, widths.get(name, tokens.shape[-1]))
     if config.depth:

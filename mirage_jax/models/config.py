@@ -1,6 +1,8 @@
 """The shape of one chunk.
 
-How many latent frames are made at once and which past ones the denoiser sees.
+How many latent frames are made at once, which past ones the denoiser sees, and what of them memory
+is written from. The defaults are those of our own worlds; `release_chunk` has the conventions that
+the released weights are run with.
 
 A chunk is a run of latent frames denoised together. Latent frame 0 stands for video frame 0,
 every later one for `temporal_stride` frames, and has the camera of the last of them. Read next:
@@ -11,6 +13,52 @@ counts into a `FrameLayout`.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceConfig:
+    """Which past latent frames are shown to the denoiser because they see the same place.
+
+    Attributes:
+        most: largest number of reference frames; 0 shows none (the release: 4).
+        voxel_size: side of the cubes in which places are compared, scene units.
+        threshold: least overlap (intersection over union of cubes seen) of a reference frame.
+    """
+
+    most: int = 0
+    voxel_size: float = 0.1
+    threshold: float = 0.04
+
+    def __post_init__(self) -> None:
+        if self.most < 0:
+            raise ValueError(f"references.most: got {self.most}, expected 0 (off) or more")
+        if not self.voxel_size > 0:
+            raise ValueError(
+                f"references.voxel_size: got {self.voxel_size}, expected a positive length in "
+                "scene units"
+            )
+        if not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(
+                f"references.threshold: got {self.threshold}, expected an overlap in [0, 1]"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class WriteConfig:
+    """What of a rollout is written into memory; every later latent frame is in any case.
+
+    Attributes:
+        start: latent of the start picture that is stored: "held", as a camera at rest sees it, or
+            "single", the first latent frame, encoded alone (release).
+        start_twice: the first chunk writes its clean first frame once more (release).
+        depth: depth of a cell: of its "surface", never between two of them, or "bilinear" with
+            masks by nearest neighbour (release).
+    """
+
+    start: Literal["held", "single"] = "held"
+    start_twice: bool = False
+    depth: Literal["surface", "bilinear"] = "surface"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +71,21 @@ class ChunkConfig:
         preceding: past latent frames right before the clean first one that the denoiser sees (later
             chunks only).
         temporal_stride: video frames per latent frame after the first.
+        preceding_reads: what memory shows to preceding frames: read "again" with the target
+            frames, or "kept" from the chunk that made them (release).
+        last: a short last chunk is made "whole" and cut (nothing more is compiled), or "short", as
+            the release does.
+        references: past latent frames that see the same place (later chunks only).
+        write: what is written into memory.
     """
 
     latent_frames: int = 5
     preceding: int = 2
     temporal_stride: int = 4
+    preceding_reads: Literal["again", "kept"] = "again"
+    last: Literal["whole", "short"] = "whole"
+    references: ReferenceConfig = ReferenceConfig()
+    write: WriteConfig = WriteConfig()
 
     def __post_init__(self) -> None:
         if self.latent_frames < 2:
@@ -51,3 +109,19 @@ class ChunkConfig:
     def new_frames(self) -> int:
         """Video frames that a chunk after the first adds."""
         return self.video_frames - 1
+
+
+def release_chunk(*, latent_frames: int = 9, references: int = 4) -> ChunkConfig:
+    """Return the chunks that the released weights are run with.
+
+    Args:
+        latent_frames: target latent frames of a chunk, the clean first one included.
+        references: largest number of reference frames.
+    """
+    return ChunkConfig(
+        latent_frames=latent_frames,
+        preceding_reads="kept",
+        last="short",
+        references=ReferenceConfig(most=references),
+        write=WriteConfig(start="single", start_twice=True, depth="bilinear"),
+    )

@@ -5,7 +5,7 @@ a later one). Depth is z-depth in scene units, 0 = unknown; its logarithm is pre
 correction of the depth that the memory shows at the same camera, where it shows any. At
 initialisation the output is that depth, and 1 scene unit elsewhere.
 
-Read next: `mirage_jax/world_model.py`, which writes chunks to memory with it.
+Read next: `mirage_jax/world_model`, which writes chunks to memory with it.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ falls, how much nearer it is seen now and from how different a direction; a few 
 convolutions on the latent grid use that to correct the hole-filled read. A row seen again from
 where it was stored needs no correction and gets none (`exactness`). At initialisation the output
 equals the hole-filled read. Noise plays no part, so a rollout runs it once a chunk. Next:
-`memory/read.py` for the features, `world_model.py` for its place.
+`memory/read.py` for the features, `world_model/` for its place.
 """
 
 from __future__ import annotations

@@ -6,17 +6,18 @@ Several rollouts (start views) of equal length run side by side on a leading axi
 own seed and comes out as it would alone. State between chunks is explicit (`RolloutState`): memory,
 latents and the next chunk's number. A rollout continued from a saved state equals an uninterrupted
 one bit for bit, because noise is a function of (seed, chunk) and nothing else is carried. Order:
-look, generate, take depth, write, yield.
+look, choose references, generate, take depth, write, yield.
 Read next: `mirage_jax/rollout/chunk.py` (the steps), `mirage_jax/rollout/state_files.py` (saving),
-`plan.py`.
+`plan.py`, `references.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +25,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mirage_jax import prng, world_model
-from mirage_jax.geometry.camera import Camera, validate_camera
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.memory.read import MemoryRead
 from mirage_jax.memory.state import LatentMemory
-from mirage_jax.rollout.chunk import Providers, Start, chunk_steps
-from mirage_jax.rollout.plan import PlannedChunk, plan_chunks
+from mirage_jax.models.config import ChunkConfig
+from mirage_jax.rollout.checks import check_given, check_start
+from mirage_jax.rollout.chunk import Prompt, Providers, References, Shown, Start, chunk_steps
+from mirage_jax.rollout.plan import PlannedChunk, made_frames, plan_chunks
+from mirage_jax.rollout.references import choose_references, sample_with_references
 from mirage_jax.rollout.world import World
 
 
@@ -55,11 +60,14 @@ class RolloutState(NamedTuple):
         memory: stacked memories [b].
         latents: [b, l, h, w, c] every latent frame so far, the start picture's first.
         next_chunk: number of the next chunk.
+        kept: what memory showed to the last frames when they were made, [b, preceding + 1] or
+            fewer, the very last one included; None where they are read again.
     """
 
     memory: LatentMemory
     latents: Float[np.ndarray, "b l h w c"]
     next_chunk: int
+    kept: MemoryRead | None = None
 
 
 class ChunkResult(NamedTuple):
@@ -73,6 +81,7 @@ class ChunkResult(NamedTuple):
         filled: the same without the learned read: the stored tokens as they are.
         visibility: [b, new, h, w] True where memory showed something.
         depth: [b, new, h, w] z-depth the new frames were written with.
+        references: for each rollout the past latent frames that the denoiser was shown.
         seconds: step -> wall-clock seconds, compilation included.
         rows: [b] rows in memory after the chunk.
         dropped: [b] rows dropped so far because memory was full.
@@ -84,6 +93,7 @@ class ChunkResult(NamedTuple):
     filled: Float[np.ndarray, "b n h w c"]
     visibility: np.ndarray
     depth: np.ndarray
+    references: References
     seconds: dict[str, float]
     rows: Int[np.ndarray, " b"]
     dropped: Int[np.ndarray, " b"]
@@ -116,7 +126,7 @@ def start_rollout(
     Returns:
         The state before chunk 0, with one latent frame.
     """
-    _check_start(world, start, cameras)
+    check_start(world.spec, start, cameras)
     camera = world_model.grid_camera(
         Camera(*(leaf[:, 0] for leaf in cameras)), world.spec.frame_hw, world.spec.grid_hw
     )
@@ -132,6 +142,7 @@ def rollout(
     config: RolloutConfig,
     *,
     providers: Providers | None = None,
+    prompt: Prompt | None = None,
     state: RolloutState | None = None,
 ) -> Iterator[ChunkResult]:
     """Run a rollout and yield after every chunk.
@@ -142,39 +153,70 @@ def rollout(
         cameras: [b, f] cameras of the video frames, intrinsics in pixels; f fits the codec.
         config: seed, memory and write policy.
         providers: replacements of the models, for oracles and outside depth or masks.
+        prompt: text embeddings; needed by worlds that read text.
         state: continue after its last chunk instead of starting.
 
     Yields:
         One `ChunkResult` for each chunk not yet done.
 
     Raises:
-        ValueError: shapes, cameras or frame count do not fit; raised before anything is computed.
+        ValueError: shapes, cameras or frame count do not fit, or depth or text that the world needs
+            is missing; raised before anything is computed.
     """
-    _check_start(world, start, cameras)
+    providers = providers or Providers()
+    check_start(world.spec, start, cameras)
+    check_given(world.spec, providers, prompt)
     if state is None:
         state = start_rollout(world, start, cameras, config)
     spec = world.spec
+    score = chunk_steps(spec).score(world.params) if spec.condition.score else None
+    walk = _Walk(world, cameras, config, providers, prompt, score)
     for chunk in plan_chunks(cameras.cam_to_world.shape[1], spec.chunk)[state.next_chunk :]:
-        result = _run_chunk(world, providers or Providers(), config, chunk, cameras, state)
+        result = _run_chunk(walk, chunk, state)
         state = result.state
         yield result
 
 
-def _run_chunk(world, providers, config, chunk, cameras, state) -> ChunkResult:
-    spec, params, clock = world.spec, world.params, _Clock()
-    steps = chunk_steps(spec)
-    targets, new = spec.chunk.latent_frames, slice(1, chunk.latent_frames)
-    preceding = min(spec.chunk.preceding, chunk.first_latent)
-    grid_cameras = _chunk_cameras(world, chunk, cameras, preceding)
-    target_cameras = Camera(*(leaf[:, :targets] for leaf in grid_cameras))
-    first = state.latents[:, chunk.first_latent]
-    past = state.latents[:, chunk.first_latent - preceding : chunk.first_latent]
+@dataclasses.dataclass(frozen=True)
+class _Walk:
+    """What stays the same from chunk to chunk."""
 
-    seen, inputs = steps.look(params, state.memory, grid_cameras, first, past)
+    world: World
+    cameras: Camera
+    config: RolloutConfig
+    providers: Providers
+    prompt: Prompt | None
+    score: Any
+
+    def cameras_at(self, latent_frames: Any) -> Camera:
+        """Cameras of latent frames, intrinsics in cells; those past the end repeat the last."""
+        spec, (_, frames) = self.world.spec, np.shape(self.cameras.cam_to_world)[:2]
+        order = np.minimum(np.asarray(latent_frames) * spec.chunk.temporal_stride, frames - 1)
+        picked = Camera(*(np.asarray(leaf, np.float32)[:, order] for leaf in self.cameras))
+        return world_model.grid_camera(picked, spec.frame_hw, spec.grid_hw)
+
+
+def _run_chunk(walk: _Walk, chunk: PlannedChunk, state: RolloutState) -> ChunkResult:
+    spec, params, clock = walk.world.spec, walk.world.params, _Clock()
+    steps, providers = chunk_steps(spec), walk.providers
+    targets, new = made_frames(chunk, spec.chunk), slice(1, chunk.latent_frames)
+    preceding = min(spec.chunk.preceding, chunk.first_latent)
+    target = chunk.first_latent + np.arange(targets)
+    past = np.arange(chunk.first_latent - preceding, chunk.first_latent)
+    shown = _shown(walk, chunk, state, past, targets)
+    cameras = walk.cameras_at(np.concatenate([target, past]))
+    target_cameras = Camera(*(leaf[:, :targets] for leaf in cameras))
+
+    seen, inputs = steps.look(params, state.memory, cameras, shown)
     clock.lap("read", inputs.condition)
-    noise = _noise(config.seed, chunk.index, (first.shape[0], targets, *first.shape[1:]))
+    shape = (shown.first.shape[0], targets, *shown.first.shape[1:])
+    noise = (providers.noise or functools.partial(_noise, walk.config.seed))(chunk, shape)
+    references = _references(walk, chunk, state, target_cameras)
     if providers.latents is None:
-        latents = steps.generate(params, inputs, noise)
+        sample = functools.partial(steps.generate, params)
+        latents = sample_with_references(
+            sample, inputs, jnp.asarray(noise), state.latents, references
+        )
     else:
         latents = jnp.asarray(providers.latents(chunk, seen, inputs, noise))
     clock.lap("sample", latents)
@@ -185,11 +227,14 @@ def _run_chunk(world, providers, config, chunk, cameras, state) -> ChunkResult:
         depth, keep = (jnp.asarray(x) for x in providers.depth(chunk, seen, latents))
     clock.lap("depth", depth)
     memory = state.memory
-    if config.memory:
-        stamps = chunk.first_latent + jnp.arange(targets)[None]
-        # Frames that only fill up a short last chunk are made and then forgotten.
-        keep = keep & (jnp.arange(targets) < chunk.latent_frames)[None, :, None, None]
-        memory, _ = steps.remember(memory, latents, depth, keep, target_cameras, stamps)
+    if walk.config.memory:
+        # Frame 0 is in memory already. Frames that only fill up a short last chunk are made and
+        # then forgotten.
+        begin = 0 if chunk.index == 0 and spec.chunk.write.start_twice else 1
+        order = np.arange(targets)
+        wanted = (order >= begin) & (order < chunk.latent_frames)
+        keep = keep & wanted[None, :, None, None]
+        memory, _ = steps.remember(memory, latents, depth, keep, target_cameras, target[None])
     clock.lap("write", memory)
     return ChunkResult(
         chunk=chunk,
@@ -197,71 +242,74 @@ def _run_chunk(world, providers, config, chunk, cameras, state) -> ChunkResult:
             memory=memory,
             latents=np.concatenate([state.latents, np.asarray(latents[:, new])], axis=1),
             next_chunk=chunk.index + 1,
+            kept=_keep_reads(spec.chunk, chunk, state.kept, seen.read),
         ),
         base=np.asarray(seen.base[:, new]),
         filled=np.asarray(seen.filled[:, new]),
         visibility=np.asarray(seen.read.visibility[:, new]),
         depth=np.asarray(depth[:, new]),
+        references=references,
         seconds=clock.seconds,
         rows=np.asarray(memory.count),
         dropped=np.asarray(memory.dropped),
     )
 
 
-def latent_camera_indices(
-    chunk: PlannedChunk, targets: int, stride: int, frames: int
-) -> np.ndarray:
-    """Return the video frames whose cameras a chunk's latent frames have.
+def _shown(
+    walk: _Walk, chunk: PlannedChunk, state: RolloutState, past: np.ndarray, targets: int
+) -> Shown:
+    """Gather what a chunk is shown besides memory and reference frames."""
+    first = state.latents[:, chunk.first_latent]
+    text = negative = None
+    if walk.prompt is not None:
+        text = _for_all(walk.prompt.text[min(chunk.index, len(walk.prompt.text) - 1)], len(first))
+        if walk.world.spec.sampling.guidance != 1.0:
+            negative = _for_all(walk.prompt.negative, len(first))
+    return Shown(
+        first=first,
+        preceding=state.latents[:, past],
+        kept=jax.tree.map(lambda leaf: leaf[:, :-1], state.kept) if len(past) else None,
+        score=None if walk.score is None else walk.score[: targets + len(past)],
+        text=text,
+        negative=negative,
+    )
 
-    A short last chunk repeats its last one.
-    """
-    return np.minimum((chunk.first_latent + np.arange(targets)) * stride, frames - 1)
+
+def _for_all(embeddings: Any, batch: int) -> jax.Array:
+    return jnp.broadcast_to(jnp.asarray(embeddings), (batch, *embeddings.shape))
 
 
-def _chunk_cameras(world: World, chunk: PlannedChunk, cameras: Camera, preceding: int) -> Camera:
-    """Cameras of the target frames, then of the preceding ones, with intrinsics in cells."""
-    spec = world.spec
-    stride, frames = spec.chunk.temporal_stride, cameras.cam_to_world.shape[1]
-    target = latent_camera_indices(chunk, spec.chunk.latent_frames, stride, frames)
-    past = (chunk.first_latent - preceding + np.arange(preceding)) * stride
-    order = np.concatenate([target, past]).astype(int)
-    picked = Camera(*(np.asarray(leaf, np.float32)[:, order] for leaf in cameras))
-    return world_model.grid_camera(picked, spec.frame_hw, spec.grid_hw)
+def _references(
+    walk: _Walk, chunk: PlannedChunk, state: RolloutState, target_cameras: Camera
+) -> References:
+    """Choose reference frames; first chunks have no past to choose from."""
+    references: References = ((),) * len(state.latents)
+    if chunk.index and walk.world.spec.chunk.references.most:
+        history = walk.cameras_at(np.arange(state.latents.shape[1]))
+        references = choose_references(walk.world.spec, state.memory, history, target_cameras)
+        if walk.providers.references is not None:
+            references = walk.providers.references(chunk, references)
+    return references
 
 
-def _noise(seed: int, chunk: int, shape: tuple[int, ...]) -> jax.Array:
+def _keep_reads(
+    config: ChunkConfig, chunk: PlannedChunk, kept: MemoryRead | None, seen: MemoryRead
+) -> MemoryRead | None:
+    """Return the reads of the frames that the next chunk has before its first one."""
+    if config.preceding_reads != "kept" or not config.preceding:
+        return None
+    # The clean first frame of a later chunk keeps what it was shown when it was made.
+    added = slice(0 if kept is None else 1, chunk.latent_frames)
+    seen = jax.tree.map(lambda leaf: leaf[:, added], seen)
+    if kept is not None:
+        seen = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), kept, seen)
+    return jax.tree.map(lambda leaf: leaf[:, -1 - config.preceding :], seen)
+
+
+def _noise(seed: int, chunk: PlannedChunk, shape: tuple[int, ...]) -> jax.Array:
     """Return the noise of a chunk.
 
     That of rollout i depends on seed + i alone, not on the batch it runs in.
     """
-    keys = [prng.key_for(seed + i, chunk, prng.Purpose.SAMPLE) for i in range(shape[0])]
+    keys = [prng.key_for(seed + i, chunk.index, prng.Purpose.SAMPLE) for i in range(shape[0])]
     return jnp.stack([jax.random.normal(key, shape[1:]) for key in keys])
-
-
-def _check_start(world: World, start: Start, cameras: Camera) -> None:
-    """Raise unless pictures, cameras and frame count fit the world and each other."""
-    spec = world.spec
-    expected = (len(start.image), *spec.frame_hw)
-    for name, array, shape in (
-        ("image", start.image, (*expected, 3)),
-        ("depth", start.depth, expected),
-        ("mask", start.keep, expected),
-    ):
-        if np.shape(array) != shape:
-            raise ValueError(
-                f"{name}: got shape {np.shape(array)}, expected {shape} for the world "
-                f"{spec.name!r}; fit the "
-                "scene with rollout.scene.fit_scene"
-            )
-    validate_camera(cameras, "cameras")
-    batch, frames = np.shape(cameras.cam_to_world)[:2]
-    stride = spec.chunk.temporal_stride
-    if batch != expected[0]:
-        raise ValueError(
-            f"cameras: got {batch} paths, expected {expected[0]}, one for each start picture"
-        )
-    if frames < 1 + stride or (frames - 1) % stride:
-        raise ValueError(
-            f"cameras: got {frames} frames, expected 1 + {stride}n with n >= 1; round up with "
-            "rollout.plan.round_up_frames and repeat the last camera"
-        )

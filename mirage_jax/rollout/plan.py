@@ -81,3 +81,8 @@ def plan_chunks(frames: int, chunk: ChunkConfig) -> tuple[PlannedChunk, ...]:
         )
         start = stop
     return tuple(plan)
+
+
+def made_frames(planned: PlannedChunk, chunk: ChunkConfig) -> int:
+    """Return the latent frames that the model makes for a chunk, those to be cut included."""
+    return planned.latent_frames if chunk.last == "short" else chunk.latent_frames

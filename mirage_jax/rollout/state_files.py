@@ -2,9 +2,9 @@
 
 A stopped one can go on and ends bit for bit as if it had not stopped.
 
-One safetensors file holds memory and latents; its header holds the next chunk's number and a
-fingerprint of everything that decides the result (configs, seed, start pictures, cameras). A state
-with another fingerprint is refused.
+One safetensors file holds memory, latents and, where they are kept, reads of the last frames; its
+header holds the next chunk's number and a fingerprint of everything that decides the result
+(configs, seed, start pictures, cameras, prompts). A state with another fingerprint is refused.
 Read next: `mirage_jax/rollout/loop.py`.
 """
 
@@ -22,20 +22,29 @@ from safetensors.numpy import save
 
 from mirage_jax import config as config_lib
 from mirage_jax.geometry.camera import Camera
+from mirage_jax.memory.read import MemoryRead
 from mirage_jax.memory.state import LatentMemory
-from mirage_jax.rollout.chunk import Start
+from mirage_jax.rollout.chunk import Prompt, Start
 from mirage_jax.rollout.loop import RolloutConfig, RolloutState
 from mirage_jax.rollout.world import World
 
-_TOKENS = "tokens"
+_TOKENS, _READ_TOKENS = "tokens", "kept.tokens"
+_READ_FIELDS = MemoryRead._fields
 
 
-def fingerprint(world: World, start: Start, cameras: Camera, config: RolloutConfig) -> str:
+def fingerprint(
+    world: World,
+    start: Start,
+    cameras: Camera,
+    config: RolloutConfig,
+    prompt: Prompt | None = None,
+) -> str:
     """Return a digest of all that decides a rollout but its length and the weights' values."""
     digest = hashlib.sha256()
     settings = [config_lib.to_dict(world.spec), dataclasses.asdict(config)]
     digest.update(json.dumps(settings, sort_keys=True).encode())
-    for array in (*start, *cameras):
+    given = () if prompt is None else [part for part in prompt if part is not None]
+    for array in (*start, *cameras, *given):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -58,6 +67,10 @@ def save_state(path: Path, state: RolloutState, mark: str) -> None:
     }
     arrays["memory.tokens"] = arrays["memory.tokens"].astype(np.float32)
     arrays["latents"] = np.asarray(state.latents)
+    if state.kept is not None:
+        header[_READ_TOKENS] = str(state.kept.tokens.dtype)
+        arrays |= {f"kept.{k}": np.asarray(leaf) for k, leaf in state.kept._asdict().items()}
+        arrays[_READ_TOKENS] = arrays[_READ_TOKENS].astype(np.float32)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(save(arrays, metadata=header))
@@ -92,4 +105,9 @@ def load_state(path: Path, mark: str) -> RolloutState:
         )
     leaves = {name: jnp.asarray(arrays[f"memory.{name}"]) for name in LatentMemory._fields}
     leaves["tokens"] = leaves["tokens"].astype(header[_TOKENS])
-    return RolloutState(LatentMemory(**leaves), arrays["latents"], int(header["next_chunk"]))
+    kept = None
+    if _READ_TOKENS in header:
+        kept = MemoryRead(**{name: jnp.asarray(arrays[f"kept.{name}"]) for name in _READ_FIELDS})
+        kept = kept._replace(tokens=kept.tokens.astype(header[_READ_TOKENS]))
+    memory, chunk = LatentMemory(**leaves), int(header["next_chunk"])
+    return RolloutState(memory, arrays["latents"], chunk, kept)

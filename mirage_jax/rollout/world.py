@@ -3,7 +3,7 @@
 `World` is what rollout and evaluation take: configs and parameters, nothing else. The folder holds
 `world.json`, `codec.safetensors`, `depth.safetensors`, `denoiser.safetensors` and, where the world
 has a learned read, `learned_read.safetensors`.
-Read next: `mirage_jax/rollout/loop.py`, `mirage_jax/world_model.py`.
+Read next: `mirage_jax/rollout/loop.py`, `mirage_jax/world_model`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class WorldSpec:
         height: of a frame in pixels.
         width: of a frame in pixels.
         codec: video codec.
-        depth_head: depth of latent cells.
+        depth_head: depth of latent cells; None where depth is given along the path.
         denoiser: diffusion transformer with its memory branch.
         memory: capacity, retention and how rows are chosen.
         learned_read: correction of the memory read, or None.
@@ -57,7 +57,7 @@ class WorldSpec:
     height: int
     width: int
     codec: CodecConfig | AutoencoderConfig
-    depth_head: DepthHeadConfig
+    depth_head: DepthHeadConfig | None
     denoiser: DenoiserConfig
     memory: MemoryConfig
     learned_read: LearnedReadConfig | None = None
@@ -89,7 +89,7 @@ class World:
     """Configs and parameters of a world.
 
     Attributes:
-        spec: the configs; has the fields `mirage_jax/world_model.py` asks for.
+        spec: the configs; has the fields `mirage_jax/world_model` asks for.
         params: "codec", "depth_head", "denoiser", "learned_read" -> nested dict of arrays.
     """
 

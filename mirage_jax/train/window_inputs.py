@@ -2,7 +2,7 @@
 
 Memory is written here, from the frames of the batch, under the same functions and the same config
 as in a rollout, after noise has been added to tokens and depth: a rollout remembers what it made
-itself. Read next: `mirage_jax/train/denoiser_stage.py`, `mirage_jax/world_model.py`.
+itself. Read next: `mirage_jax/train/denoiser_stage.py`, `mirage_jax/world_model`.
 """
 
 from __future__ import annotations
