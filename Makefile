@@ -6,7 +6,7 @@ WORKERS ?= 2
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format
+.PHONY: help env demo test parity lint format
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -21,6 +21,10 @@ demo: ## generate a video from the shipped scene with the shipped weights, into 
 
 test: env ## run the tests
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+parity: ## compare with Diffusers and Transformers at random small sizes (needs PyTorch: 3 GB)
+	@launch/make_env.sh parity
+	$(VENV)/bin/python -m pytest tests/parity
 
 lint: env ## check style, formatting and types
 	$(VENV)/bin/python -m ruff check .

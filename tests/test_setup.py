@@ -100,7 +100,11 @@ def test_environment_for_tests_serves_the_demo_but_not_the_other_way_round(proje
     assert [installs_after(project, e) for e in ("", "test", "")] == [1, 2, 2]
 
 
-@pytest.mark.parametrize("target", ["env", "demo", "test", "lint"])
+def test_environment_for_parity_serves_the_tests_but_not_the_other_way_round(project: Path):
+    assert [installs_after(project, e) for e in ("test", "parity", "test", "")] == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("target", ["env", "demo", "test", "parity", "lint"])
 def test_make_names_the_target_in_its_help(target: str):
     make = shutil.which("make")
     if make is None:
