@@ -32,6 +32,7 @@ def get_config(variant: str = "release") -> ConfigDict:
         "height": 704,
         "width": 1280,
         "clip_frames": 81,
+        "texts": "data/video_texts",  # of `mirage encode text`: every caption
     }
     config.codec = {  # the autoencoder of Wan2.2
         "latent_channels": 48,
@@ -95,7 +96,12 @@ def _as_released(config: ConfigDict) -> None:
         "beta2": 0.999,
         "weight_decay": 1e-2,
         # Memory of the first target frame alone, as it is: all that the release trains with.
-        "windows": {"memory_frames": 1, "memory_off": 0.0, "still_fraction": 0.0},
+        "windows": {
+            "memory_frames": 1,
+            "memory_off": 0.0,
+            "still_fraction": 0.0,
+            "text_dropout": 0.1,
+        },
         "noise": {"token": 0.0, "frame_depth": 0.0, "cell_depth": 0.0, "context": 0.0},
     }
     _set_stages(config, recipe, lora_rate=1e-5, branch_start="fresh")
@@ -113,7 +119,7 @@ def _as_in_the_paper(config: ConfigDict) -> None:
         "beta1": 0.0,
         "beta2": 0.999,
         "weight_decay": 1e-3,
-        "windows": {"memory_frames": 6},
+        "windows": {"memory_frames": 6, "text_dropout": 0.2},
     }
     _set_stages(config, recipe, lora_rate=1e-4, branch_start="copy")
 

@@ -45,6 +45,8 @@ class DataConfig:
         num_clips: clips per split of the procedural source.
         clip_frames: frames per clip of the procedural source.
         mirror: also train on clips mirrored left to right (twice the latents to encode and keep).
+        texts: text cache of `mirage encode text` with the captions of all clips, relative to the
+            working folder; read by denoisers that read text.
     """
 
     source: Literal["recorded", "procedural"] = "recorded"
@@ -54,6 +56,7 @@ class DataConfig:
     num_clips: int = 8
     clip_frames: int = 81
     mirror: bool = False
+    texts: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

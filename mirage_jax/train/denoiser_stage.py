@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from mirage_jax import config as config_lib
 from mirage_jax import world_model
+from mirage_jax.data.captions import ClipTexts
 from mirage_jax.diffusion import flow
 from mirage_jax.models import files, pca
 from mirage_jax.models.codec import CodecConfig
@@ -46,6 +47,7 @@ class DenoiserObjective:
         *,
         name: str = "denoiser",
         given: Callable[[], Params] | None = None,
+        texts: ClipTexts | None = None,
     ) -> None:
         """Prepare a stage.
 
@@ -56,6 +58,7 @@ class DenoiserObjective:
             val: fixed windows.
             name: of the stage: "denoiser", "branch", "lora" or "full".
             given: reads the parameters to start from; None draws them.
+            texts: captions of the training clips, for denoisers that read text.
         """
         self.name = name
         self.stage: DenoiserStageConfig = world.denoiser_stage(name)
@@ -69,9 +72,11 @@ class DenoiserObjective:
         }
         if self.stage.lora is not None:
             self.model["lora"] = config_lib.to_dict(self.stage.lora)
+        if texts is not None:
+            self.model["text"] = {"encoder": texts.cache.spec.encoder}
         sized = window_inputs.with_memory_for(world, self.stage.windows.memory_frames)
         self._world = tuning.tuned_world(sized, self.stage)
-        self._codec, self._latents, self._val = codec, latents, val
+        self._codec, self._latents, self._val, self._texts = codec, latents, val, texts
         linear = isinstance(world.codec, CodecConfig)
         self._weights = pca.channel_weights(codec.params) if linear else jnp.ones(())
         self._seed = world.seed
@@ -88,6 +93,7 @@ class DenoiserObjective:
             self._latents,
             self.stage.windows,
             self._world.chunk,
+            self._texts,
             seed=self._seed,
             step=step,
             batch=self.stage.batch,

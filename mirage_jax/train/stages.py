@@ -14,6 +14,8 @@ from typing import cast
 
 import numpy as np
 
+from mirage_jax.data.captions import ClipTexts, clip_captions
+from mirage_jax.data.text_cache import open_texts
 from mirage_jax.train import latents as latents_lib
 from mirage_jax.train import start
 from mirage_jax.train.codec_stage import CodecObjective
@@ -67,13 +69,40 @@ def make_objective(
     val_latents = latents_lib.encode_split(
         codec, chosen, workdir / "latents" / "val", report=report
     )
-    shown = validation_windows(val_latents, chosen, world.chunk, config.windows.memory_frames)
+    memory_frames = config.windows.memory_frames
     if stage == "depth":
+        shown = validation_windows(val_latents, chosen, world.chunk, memory_frames)
         return DepthObjective(world, latents, shown)
+    texts, val_texts = clip_texts(world, train), clip_texts(world, chosen)
+    shown = validation_windows(val_latents, chosen, world.chunk, memory_frames, val_texts)
     given = functools.partial(start.given_params, world, world.denoiser_stage(stage), folders)
     return DenoiserObjective(
-        world, codec, latents, shown, name=stage, given=None if stage == "denoiser" else given
+        world,
+        codec,
+        latents,
+        shown,
+        name=stage,
+        given=None if stage == "denoiser" else given,
+        texts=texts,
     )
+
+
+def clip_texts(world: WorldConfig, clips: Sequence[dict]) -> ClipTexts | None:
+    """Return the captions of clips with their embeddings; None if the denoiser reads no text.
+
+    Raises:
+        FileNotFoundError: if there is no text cache.
+        ValueError: if it lacks a caption or the empty prompt, or is of another width.
+    """
+    width = world.denoiser.text_width
+    if not width:
+        return None
+    if not world.data.texts:
+        raise ValueError(
+            f"data.texts: got nothing with denoiser.text_width {width}, expected a text cache with "
+            "the captions of the clips; make one with mirage encode text"
+        )
+    return ClipTexts(open_texts(world.data.texts, width=width), clip_captions(clips))
 
 
 def fixed_clips(clips: Sequence[dict], count: int) -> list[dict]:

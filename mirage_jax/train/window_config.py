@@ -19,6 +19,7 @@ class WindowConfig:
         return_fraction: share of windows whose memory holds frames of the way out.
         memory_off: share of windows without any memory.
         still_fraction: share of windows in which the camera rests at the first target frame.
+        text_dropout: share of windows that follow the empty prompt instead of their clip's caption.
     """
 
     memory_frames: int = 6
@@ -26,11 +27,13 @@ class WindowConfig:
     return_fraction: float = 0.5
     memory_off: float = 0.1
     still_fraction: float = 0.1
+    text_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.memory_frames < 1:
             raise ValueError(f"windows.memory_frames: got {self.memory_frames}, expected 1 or more")
-        for name in ("first_fraction", "return_fraction", "memory_off", "still_fraction"):
+        shares = ("first_fraction", "return_fraction", "memory_off", "still_fraction")
+        for name in (*shares, "text_dropout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(
                     f"windows.{name}: got {getattr(self, name)}, expected a share in [0, 1]"

@@ -28,12 +28,14 @@ class Seen(NamedTuple):
         first: [b, h, w, c] frame 0 as the denoiser gets it.
         preceding: [b, P, h, w, c] frames before it as the denoiser gets them.
         observation: of the T target, then the P preceding frames.
+        text: [b, n, dt] embeddings of prompts, or None.
     """
 
     target: Float[Array, "b t h w c"]
     first: Float[Array, "b h w c"]
     preceding: Float[Array, "b p h w c"]
     observation: world_model.Observation
+    text: Float[Array, "b n dt"] | None = None
 
 
 def with_memory_for(world: WorldConfig, memory_frames: int) -> WorldConfig:
@@ -82,14 +84,16 @@ def look(
     cameras = Camera(arrays["cam_to_world"], arrays["intrinsics"])
     reference = jax.tree.map(lambda leaf: leaf[:, 0], cameras)
     observation = world_model.observe(world, params, memory, cameras, world.grid_hw, reference)
-    return Seen(target, first, preceding, observation)
+    return Seen(target, first, preceding, observation, arrays.get("text"))
 
 
 def chunk_rows(seen: Seen, rows: slice, preceding: int) -> world_model.ChunkInputs:
     """Return the denoiser's inputs for some rows of a batch, with that many preceding frames."""
     frames = seen.target.shape[1] + preceding
     observation = jax.tree.map(lambda leaf: leaf[rows, :frames], seen.observation)
-    return world_model.chunk_inputs(seen.first[rows], seen.preceding[rows, :preceding], observation)
+    text = None if seen.text is None else seen.text[rows]
+    before = seen.preceding[rows, :preceding]
+    return world_model.chunk_inputs(seen.first[rows], before, observation, text)
 
 
 def _with_noise(latents: jax.Array, key: jax.Array, most: float) -> jax.Array:

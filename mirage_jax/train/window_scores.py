@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mirage_jax.data.captions import ClipTexts
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import CodecWeights, Latents, decode_pictures
@@ -40,7 +41,11 @@ class ValidationWindows(NamedTuple):
 
 
 def validation_windows(
-    latents: Latents, clips: Sequence[dict], chunk: ChunkConfig, memory_frames: int
+    latents: Latents,
+    clips: Sequence[dict],
+    chunk: ChunkConfig,
+    memory_frames: int,
+    texts: ClipTexts | None = None,
 ) -> ValidationWindows:
     """Make the windows: even clips give first chunks, odd ones second chunks.
 
@@ -49,6 +54,7 @@ def validation_windows(
         clips: the same clips.
         chunk: sizes of a chunk.
         memory_frames: slots of a window's memory.
+        texts: of the same clips, for denoisers that read text.
     """
     result = ValidationWindows([], [], [], chunk.temporal_stride)
     for first in (True, False):
@@ -61,7 +67,10 @@ def validation_windows(
             memory = [memory[0], *memory[len(memory) - memory_frames + 1 :]]
         rows = [Window(i, 0, 0, start, first, tuple(memory)) for i in chosen]
         frames = 1 + chunk.temporal_stride * (start + chunk.latent_frames - 1)
-        result.batches.append((gather(latents, rows, chunk, memory_frames), first))
+        arrays = gather(latents, rows, chunk, memory_frames)
+        if texts is not None:
+            arrays["text"] = texts.embed(chosen)
+        result.batches.append((arrays, first))
         result.before.append(np.stack([latents.video[i, 0, 0, :start] for i in chosen]))
         result.truth.append(np.stack([np.asarray(clips[i]["rgb"][:frames]) for i in chosen]))
     return result

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mirage_jax.data.captions import ClipTexts, draw_dropped
 from mirage_jax.data.sampling import clip_indices
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.prng import Purpose, generator_for
@@ -59,16 +60,31 @@ class Window(NamedTuple):
 
 
 def draw_batch(
-    latents: Latents, config: WindowConfig, chunk: ChunkConfig, *, seed: int, step: int, batch: int
+    latents: Latents,
+    config: WindowConfig,
+    chunk: ChunkConfig,
+    texts: ClipTexts | None = None,
+    *,
+    seed: int,
+    step: int,
+    batch: int,
 ) -> Batch:
-    """Return the arrays of the windows of one step; see `gather` for their meaning."""
+    """Return the arrays of the windows of one step; see `gather` for their meaning.
+
+    With `texts` there is also `text` [b, n, dt], the embedding of each clip's caption or, in
+    dropped rows, of the empty prompt.
+    """
     rng = generator_for(seed, step, Purpose.CLIP_WINDOW)
     clips = clip_indices(seed, step, batch, len(latents.video))
     windows = [
         draw_window(rng, latents, int(clip), row < config.num_first(batch), config, chunk)
         for row, clip in enumerate(clips)
     ]
-    return gather(latents, windows, chunk, config.memory_frames)
+    arrays = gather(latents, windows, chunk, config.memory_frames)
+    if texts is None:
+        return arrays
+    dropped = draw_dropped(seed, step, batch, config.text_dropout)
+    return arrays | {"text": texts.embed(clips, dropped)}
 
 
 def draw_window(

@@ -5,6 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mirage_jax.data.captions import ClipTexts
+from mirage_jax.data.sampling import clip_indices
+from mirage_jax.data.text_cache import TextSpec, add_texts, open_texts
 from mirage_jax.geometry.camera import Camera, index_camera
 from mirage_jax.geometry.projection import unproject
 from mirage_jax.models.config import ChunkConfig
@@ -139,3 +142,26 @@ def test_a_mirrored_camera_sees_mirrored_depth_at_mirrored_points():
     expected = points[:, ::-1] * np.array([-1, 1, 1])
     np.testing.assert_allclose(mirrored, expected, rtol=1e-5, atol=1e-5)
     assert np.linalg.det(pair.cam_to_world[1, :3, :3]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_window_carries_the_embedding_of_its_clip_s_caption_unless_dropped(tmp_path):
+    rows = {text: np.full((n, 5), n, np.float32) for text, n in (("", 1), ("a", 2), ("b", 3))}
+    add_texts(tmp_path, TextSpec("encoder", 4, 5, "float32"), rows)
+    texts = ClipTexts(open_texts(tmp_path), ("a", "b"))
+
+    def drawn(step, share):
+        config = dataclasses.replace(CONFIG, text_dropout=share)
+        return draw_batch(LATENTS, config, CHUNK, texts, seed=1, step=step, batch=4)
+
+    for step in range(3):
+        plain = drawn(step, 0.0)
+        clips = clip_indices(1, step, 4, 2)
+        np.testing.assert_array_equal(plain["text"][:, 0, 0], clips + 2)
+        np.testing.assert_array_equal((plain["text"] != 0).any(-1).sum(1), clips + 2)
+        assert (drawn(step, 1.0)["text"][:, 0, 0] == 1).all()
+        np.testing.assert_array_equal(drawn(step, 0.5)["text"], drawn(step, 0.5)["text"])
+        for name, array in draw(step).items():  # text changes nothing else
+            np.testing.assert_array_equal(plain[name], array)
+    dropped = np.stack([drawn(step, 0.5)["text"][:, 0, 0] == 1 for step in range(20)])
+    assert 20 < dropped.sum() < 60
+    assert "text" not in draw(0)
