@@ -75,6 +75,8 @@ class ChunkConfig:
             frames, or "kept" from the chunk that made them (release).
         last: a short last chunk is made "whole" and cut (nothing more is compiled), or "short", as
             the release does.
+        decode: frames of a later chunk are decoded with the codec's state "carried" on, or the
+            chunk "alone", as if its clean first frame were that of a clip (release).
         references: past latent frames that see the same place (later chunks only).
         write: what is written into memory.
     """
@@ -84,6 +86,7 @@ class ChunkConfig:
     temporal_stride: int = 4
     preceding_reads: Literal["again", "kept"] = "again"
     last: Literal["whole", "short"] = "whole"
+    decode: Literal["carried", "alone"] = "carried"
     references: ReferenceConfig = ReferenceConfig()
     write: WriteConfig = WriteConfig()
 
@@ -111,17 +114,28 @@ class ChunkConfig:
         return self.video_frames - 1
 
 
-def release_chunk(*, latent_frames: int = 9, references: int = 4) -> ChunkConfig:
+def release_chunk(
+    *,
+    latent_frames: int = 9,
+    preceding: int = 2,
+    temporal_stride: int = 4,
+    references: ReferenceConfig = ReferenceConfig(most=4),
+) -> ChunkConfig:
     """Return the chunks that the released weights are run with.
 
     Args:
         latent_frames: target latent frames of a chunk, the clean first one included.
-        references: largest number of reference frames.
+        preceding: past latent frames right before it.
+        temporal_stride: video frames per latent frame after the first.
+        references: which past latent frames are shown again.
     """
     return ChunkConfig(
         latent_frames=latent_frames,
+        preceding=preceding,
+        temporal_stride=temporal_stride,
         preceding_reads="kept",
         last="short",
-        references=ReferenceConfig(most=references),
+        decode="alone",
+        references=references,
         write=WriteConfig(start="single", start_twice=True, depth="bilinear"),
     )

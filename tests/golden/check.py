@@ -18,6 +18,7 @@ from tests.golden.case import Line
 from tests.golden.case_diffusion import flow_loss, unipc
 from tests.golden.case_memory import memory, memory_dense
 from tests.golden.case_models import denoiser_cases, text, vae_cases
+from tests.golden.case_rollout import selection, whole_rollout
 
 CASES: dict[str, Callable[[Path], Iterable[Line]]] = {
     "memory": memory,
@@ -27,6 +28,8 @@ CASES: dict[str, Callable[[Path], Iterable[Line]]] = {
     "unipc": unipc,
     "vae": vae_cases,
     "text": text,
+    "selection": selection,
+    "rollout": whole_rollout,
 }
 
 
