@@ -119,7 +119,7 @@ def _choice(
     if len(expected) < config.most:
         possible &= all(low[i] < config.threshold for i in left)
     note += ": a matter of rounding" if possible else ""
-    return Line(name, float(not possible), possible, note)
+    return Line(name, float(not possible), bool(possible), note)
 
 
 def whole_rollout(directory: Path) -> Iterator[Line]:
@@ -141,7 +141,9 @@ def whole_rollout(directory: Path) -> Iterator[Line]:
     error = np.mean((frames - expected) ** 2, axis=(1, 2, 3)).max()
     decibels = 10 * np.log10(255**2 / max(error, 1e-12))
     error = relative_error(frames, expected)
-    yield Line("rollout.frames", error, decibels >= FRAME_DECIBELS, f"{min(decibels, 99):.1f} dB")
+    yield Line(
+        "rollout.frames", error, bool(decibels >= FRAME_DECIBELS), f"{min(decibels, 99):.1f} dB"
+    )
 
 
 class _Case:
