@@ -51,11 +51,15 @@ def tiny_spec() -> WorldSpec:
 
 @functools.cache
 def tiny_world() -> World:
+    """See `world_of`."""
+    return world_of(tiny_spec())
+
+
+def world_of(spec: WorldSpec) -> World:
     """Random weights everywhere, also where initialisation puts zeros, so that nothing cancels.
 
     Drawn by NumPy: compiling a draw for each shape would take longer than the tests.
     """
-    spec = tiny_spec()
     names = ("codec", "depth_head", "denoiser", "learned_read")
     rng = np.random.default_rng(0)
     return World(spec=spec, params={name: _draw(getattr(spec, name), rng) for name in names})

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import click
 
+from mirage_jax.cli.prompt_flags import prompt_flags, resolve_prompts
+
 _DEFAULT_FRAMES = 65
 
 
@@ -41,13 +43,15 @@ def _parse_intrinsics(ctx, param, value):
 @click.option("--out", default="outputs/generate", show_default=True, help="Output folder.")
 @click.option("--weights", help="Folder of a world; default: the shipped one.")
 @click.option("--steps", type=click.IntRange(min=1), help="Solver steps; default: the world's.")
+@click.option("--guidance", type=click.FloatRange(min=1), help="Of the text; 1 is off.")
+@prompt_flags
 @click.option("--no-memory", is_flag=True, help="Walk with a memory that stays empty.")
 @click.option("--no-compare", is_flag=True, help="Leave out the second walk, without memory.")
 @click.option("--resume", is_flag=True, help="Go on from the state in the output folder.")
 @click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
 def command(
-    scene, depth, mask, intrinsics, fov, path, frames, seed, out, weights, steps, no_memory,
-    no_compare, resume, fps,
+    scene, depth, mask, intrinsics, fov, path, frames, seed, out, weights, steps, guidance,
+    no_memory, no_compare, resume, fps, **text,
 ) -> None:  # fmt: skip
     """Walks through a scene."""
     import dataclasses
@@ -60,25 +64,31 @@ def command(
     source = shipped.find_scene(scene)
     start = scene_lib.load_scene(source, depth=depth, mask=mask, intrinsics=intrinsics, fov=fov)
     folder = Path(weights) if weights else shipped.DEFAULT_WORLD
-    world = world_lib.load_world(folder)
-    if steps:
-        sampling = dataclasses.replace(world.spec.sampling, steps=steps)
-        world = dataclasses.replace(world, spec=dataclasses.replace(world.spec, sampling=sampling))
-    start = scene_lib.fit_scene(start, world.spec.frame_hw)
-    stride = world.spec.chunk.temporal_stride
+    spec = world_lib.load_spec(folder)
+    changed = {k: v for k, v in {"steps": steps, "guidance": guidance}.items() if v is not None}
+    spec = dataclasses.replace(spec, sampling=dataclasses.replace(spec.sampling, **changed))
+    start = scene_lib.fit_scene(start, spec.frame_hw)
+    stride = spec.chunk.temporal_stride
     walked = paths.resolve_path(
         path, start, frames, default_frames=_DEFAULT_FRAMES, temporal_stride=stride
     )
     click.echo(f"scene {source}, world {folder}, path {path}, seed {seed}")
     for note in walked.notes:
         click.echo(f"note: {note}")
+    plan, prompt = resolve_prompts(text, spec, folder) or (None, None)
+    world = dataclasses.replace(world_lib.load_world(folder), spec=spec)
 
     from mirage_jax.eval import walkthrough
 
     config = walkthrough.WalkConfig(
-        seed=seed, memory=not no_memory, compare=not no_compare, resume=resume, fps=fps
+        seed=seed,
+        memory=not no_memory,
+        compare=not no_compare,
+        resume=resume,
+        fps=fps,
+        prompts=plan,
     )
-    metrics = walkthrough.walk(world, start, walked.cameras, config, Path(out), click.echo)
+    metrics = walkthrough.walk(world, start, walked.cameras, config, Path(out), click.echo, prompt)
     click.echo(_summary(metrics))
     click.echo(f"written to {out}: video.mp4, sheet.png, memory.ply, metrics.json and more")
 

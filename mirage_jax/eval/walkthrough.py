@@ -21,11 +21,12 @@ from mirage_jax.eval import image, report
 from mirage_jax.eval.views import stack_starts
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.rollout import outputs, sheet, state_files
-from mirage_jax.rollout.chunk import Start
+from mirage_jax.rollout.chunk import Prompt, Start
 from mirage_jax.rollout.decode import decode_latents, reconstruct
 from mirage_jax.rollout.loop import ChunkResult, RolloutConfig, RolloutState, rollout, start_rollout
 from mirage_jax.rollout.paths import closes
 from mirage_jax.rollout.plan import plan_chunks
+from mirage_jax.rollout.prompts import PromptPlan
 from mirage_jax.rollout.scene import Scene
 from mirage_jax.rollout.world import World
 
@@ -44,6 +45,7 @@ class WalkConfig:
         compare: repeat the walk with memory off, for the contact sheet and `revisit.psnr_off`.
         resume: go on from the state in the output folder, if there is one.
         fps: of the video.
+        prompts: in words, for metrics.json; None for a world that reads no text.
     """
 
     seed: int = 0
@@ -51,6 +53,7 @@ class WalkConfig:
     compare: bool = True
     resume: bool = False
     fps: float = 8.0
+    prompts: PromptPlan | None = None
 
 
 @dataclasses.dataclass
@@ -70,6 +73,7 @@ def walk(
     config: WalkConfig,
     directory: Path,
     say: Say = lambda line: None,
+    prompt: Prompt | None = None,
 ) -> dict[str, Any]:
     """Walk along cameras through a scene and write everything into a folder.
 
@@ -80,6 +84,7 @@ def walk(
         config: how to run.
         directory: output folder, made if needed.
         say: receives progress lines.
+        prompt: embeddings to follow; needed by worlds that read text.
 
     Returns:
         What metrics.json holds.
@@ -87,12 +92,12 @@ def walk(
     began = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
     start, stacked = stack_starts([scene]), Camera(*(leaf[None] for leaf in cameras))
-    main = _run(world, start, stacked, config, directory / outputs.STATE, say)
+    main = _run(world, start, stacked, config, directory / outputs.STATE, say, prompt)
     other = None
     if config.compare and config.memory:
         say("the same walk with memory off, to compare")
         off = dataclasses.replace(config, memory=False, resume=False)
-        other = _run(world, start, stacked, off, None, say)
+        other = _run(world, start, stacked, off, None, say, prompt)
     last_memory = main.memories[-1] if main.memories else outputs.single_memory(main.state.memory)
     outputs.write_rollout(directory, world, main.frames, cameras, last_memory, config.fps)
     metrics = outputs.chunk_metrics(main.results, main.memories)
@@ -117,9 +122,10 @@ def _run(
     config: WalkConfig,
     state_path: Path | None,
     say: Say,
+    prompt: Prompt | None,
 ) -> _Walk:
     run = RolloutConfig(seed=config.seed, memory=config.memory)
-    mark = state_files.fingerprint(world, start, cameras, run)
+    mark = state_files.fingerprint(world, start, cameras, run, prompt)
     state = None
     if state_path is not None and config.resume and state_path.is_file():
         state = state_files.load_state(state_path, mark)
@@ -128,7 +134,7 @@ def _run(
         state = start_rollout(world, start, cameras, run)
     plan = plan_chunks(cameras.cam_to_world.shape[1], world.spec.chunk)
     results, memories = [], []
-    for result in rollout(world, start, cameras, run, state=state):
+    for result in rollout(world, start, cameras, run, prompt=prompt, state=state):
         state = result.state
         results.append(result)
         memories.append(outputs.single_memory(state.memory))

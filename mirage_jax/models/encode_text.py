@@ -104,6 +104,24 @@ def encode_prompts(
             yield distinct[row], values[: counts[row]]
 
 
+def embed_prompts(
+    weights: str | os.PathLike[str],
+    tokenizer: str | os.PathLike[str] | None,
+    prompts: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """Load a text encoder, encode, and free it again; see `load_text_model` for errors.
+
+    Returns:
+      Prompt -> embedding [length, d], zeros after its rows, as the denoiser takes it.
+    """
+    model = load_text_model(weights, tokenizer)
+    length = model.tokenizer.length
+    return {
+        prompt: np.pad(rows, ((0, length - len(rows)), (0, 0)))
+        for prompt, rows in encode_prompts(model, prompts)
+    }
+
+
 # One compiled function for all calls, so that equal shapes are compiled once.
 _apply = jax.jit(functional.apply, static_argnums=0)
 

@@ -14,6 +14,11 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mirage_jax.rollout.chunk import Prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +75,26 @@ def read_prompts(path: str | os.PathLike[str]) -> PromptPlan:
         return chunk_after_chunk([line for _, line in lines])
     entries = sorted((_parse(line, f"{path}, line {number}") for number, line in lines))
     return PromptPlan(tuple(chunk for chunk, _ in entries), tuple(prompt for _, prompt in entries))
+
+
+class Embeddings(Protocol):
+    """What knows the padded embedding [n, dt] of a prompt: a text cache, or a dict."""
+
+    def __getitem__(self, prompt: str, /) -> Any:
+        """Return the embedding."""
+        ...
+
+
+def embed_plan(plan: PromptPlan, embeddings: Embeddings, negative: str | None = None) -> Prompt:
+    """Return a plan as the rollout takes it.
+
+    Args:
+        plan: prompt of each chunk.
+        embeddings: of all its prompts, and of the negative one.
+        negative: what guidance leads away from; None without guidance.
+    """
+    text = np.stack([embeddings[plan.at(chunk)] for chunk in range(plan.starts[-1] + 1)])
+    return Prompt(text, None if negative is None else np.asarray(embeddings[negative]))
 
 
 def _parse(line: str, where: str) -> tuple[int, str]:
