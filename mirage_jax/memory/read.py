@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int32
 from mirage_jax.geometry.camera import Camera, camera_center
 from mirage_jax.geometry.projection import project
 from mirage_jax.memory.state import LatentMemory, MemoryConfig, check_memory, used_rows
-from mirage_jax.ops.rasterize_points import rasterize_points
+from mirage_jax.ops.rasterize_points import rasterize_cells
 
 # Views that differ by less than this (radians plus log scale) are equal: float noise must not
 # decide between rows, so the older one is shown.
@@ -116,7 +116,7 @@ def _choose_rows(
 ) -> Int32[jax.Array, "t m"]:
     """Return the winning row of each cell, -1 where none."""
     num_cells = grid_hw[0] * grid_hw[1]
-    rasterize = jax.vmap(lambda cell, depth: rasterize_points(cell, depth, num_cells))
+    rasterize = jax.vmap(lambda cell, depth: rasterize_cells(cell, depth, num_cells))
     nearest = rasterize(views.cell, views.depth)
     if config.select == "nearest":
         return nearest

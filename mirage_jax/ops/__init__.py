@@ -1,4 +1,4 @@
-"""Kernels, one folder each: public function, plain-JAX reference, named test sizes.
+"""Kernels, one folder each: public function, plain-JAX reference, fast versions, test sizes.
 
-Read next: `rasterize_points/api.py`.
+Read next: `platform.py` (which version runs), `rasterize_points/api.py`.
 """

@@ -1,101 +1,284 @@
-"""Properties of the points rasterizer against a slow loop over the points."""
+"""The points rasterizer against a slow float64 loop, and every implementation against the truth."""
 
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.ops.rasterize_points import rasterize_points
-from mirage_jax.ops.rasterize_points.arg_specs import SPECS, make_arguments
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.ops.rasterize_points import (
+    EMPTY,
+    CellGrid,
+    Pages,
+    WorkList,
+    list_pages,
+    page_bounds,
+    rasterize_points,
+)
+from mirage_jax.ops.rasterize_points.arg_specs import SPECS, ArgSpec, make_arguments, pack_pages
 
-rasterize = jax.jit(rasterize_points, static_argnums=2)
-
-
-def slow_rasterize(cell, depth, num_cells):
-    """Visit the points one by one and keep the nearest, the first of equals."""
-    best = [(np.inf, -1)] * num_cells
-    for row, (where, value) in enumerate(zip(cell.tolist(), depth.tolist(), strict=True)):
-        usable = 0 <= where < num_cells and value > 0 and np.isfinite(value)
-        if usable and value < best[where][0]:
-            best[where] = (value, row)
-    return np.array([row for _, row in best], np.int32)
-
-
-@pytest.mark.parametrize("name", sorted(SPECS))
-def test_rasterize_points_matches_oracle(name):
-    cell, depth, num_cells = make_arguments(SPECS[name], seed=3)
-    got = np.asarray(rasterize(cell, depth, num_cells))
-    np.testing.assert_array_equal(got, slow_rasterize(cell, depth, num_cells))
+SMALL = sorted(name for name, spec in SPECS.items() if spec.num_rows < 8000)
 
 
-@pytest.mark.parametrize("name", ["many_ties", "tiny_train"])
-def test_rasterize_points_is_deterministic_and_stable_under_shuffling(name):
-    cell, depth, num_cells = make_arguments(SPECS[name], seed=4)
-    first = np.asarray(rasterize(cell, depth, num_cells))
-    np.testing.assert_array_equal(first, np.asarray(rasterize(cell, depth, num_cells)))
-    order = np.random.default_rng(0).permutation(len(cell))
-    shuffled = np.asarray(rasterize(cell[order], depth[order], num_cells))
-    np.testing.assert_array_equal(shuffled < 0, first < 0)
-    hit = first >= 0
-    np.testing.assert_array_equal(depth[order][shuffled[hit]], depth[first[hit]])
-    for where in np.flatnonzero(hit):
-        ties = (cell[order] == where) & (depth[order] == depth[first[where]])
-        assert shuffled[where] == np.flatnonzero(ties)[0]
+@functools.cache
+def compiled(implementation, grid):
+    return jax.jit(
+        lambda pages, camera: rasterize_points(pages, camera, grid, implementation=implementation)
+    )
 
 
-def test_rasterize_points_never_lets_an_invalid_row_win():
-    bad = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, -3.0], np.float32)
-    cell = np.zeros(7, np.int32)
-    assert rasterize(cell[:6], bad, 2).tolist() == [-1, -1]
-    assert rasterize(cell, np.append(bad, 1e30).astype(np.float32), 2).tolist() == [6, -1]
-    assert rasterize(np.array([-1, 2, 99], np.int32), np.ones(3, np.float32), 2).tolist() == [
-        -1,
-        -1,
-    ]
+def rows_and_orders(pages):
+    points = np.asarray(pages.positions, np.float64).transpose(0, 2, 1).reshape(-1, 3)
+    return points, np.asarray(pages.order).reshape(-1)
 
 
-def test_rasterize_points_under_vmap_equals_a_loop():
-    cases = [make_arguments(SPECS["many_ties"], seed=s) for s in range(3)]
-    cell, depth = np.stack([c[0] for c in cases]), np.stack([c[1] for c in cases])
-    got = jax.jit(jax.vmap(lambda c, d: rasterize_points(c, d, 48)))(cell, depth)
-    for row, (c, d, m) in zip(np.asarray(got), cases, strict=True):
-        np.testing.assert_array_equal(row, slow_rasterize(c, d, m))
+def exact_projection(points, camera, view):
+    """Return float64 (u, v, z) of each row, NaN where it is not in front of the camera."""
+    pose = np.asarray(camera.cam_to_world[view], np.float64)
+    lens = np.asarray(camera.intrinsics[view], np.float64)
+    with np.errstate(all="ignore"):
+        local = (points - pose[:3, 3]) @ pose[:3, :3]
+        homogeneous = local @ lens.T
+        uv = homogeneous[:, :2] / homogeneous[:, 2:]
+    uv[~(local[:, 2] > 0)] = np.nan
+    return uv, local[:, 2]
 
 
-def test_rasterize_points_accepts_bfloat16_depths():
-    cell, depth, m = make_arguments(SPECS["many_ties"], seed=5)
-    narrow = jnp.asarray(depth, jnp.bfloat16)
-    want = slow_rasterize(cell, np.asarray(narrow, np.float32), m)
-    np.testing.assert_array_equal(np.asarray(rasterize_points(jnp.asarray(cell), narrow, m)), want)
+def slow_nearest(pages, camera, view, grid):
+    """Visit the rows one by one in float64 and keep the lowest (depth, order, row)."""
+    points, order = rows_and_orders(pages)
+    uv, depth = exact_projection(points, camera, view)
+    best = {}
+    for row in np.flatnonzero((order != EMPTY) & np.isfinite(uv).all(1) & np.isfinite(depth)):
+        u, v = (np.floor if grid.rounding == "floor" else np.round)(uv[row])
+        if 0 <= u < grid.width and 0 <= v < grid.height:
+            key = (depth[row], order[row], row)
+            best[int(v), int(u)] = min(best.get((int(v), int(u)), key), key)
+    return best
 
 
-def test_rasterize_points_gradient_reaches_winning_features_only():
-    cell, depth, m = make_arguments(SPECS["many_ties"], seed=6)
-    features = np.random.default_rng(1).normal(size=len(cell)).astype(np.float32)
+def without_doubtful_rows(pages, camera, grid):
+    """Take out rows so close to a cell's edge that float32 may put them on the other side."""
+    points, order = rows_and_orders(pages)
+    shift = 0.0 if grid.rounding == "floor" else 0.5
+    for view in range(len(camera.cam_to_world)):
+        uv, _ = exact_projection(points, camera, view)
+        edge = np.abs(uv + shift - np.round(uv + shift)) < 1e-3
+        order = np.where(edge.any(1), EMPTY, order)
+    return pages._replace(order=order.reshape(pages.order.shape).astype(np.int32))
 
-    def total(features, depth):
-        index = rasterize_points(jnp.asarray(cell), depth, m)
-        return jnp.sum(jnp.where(index < 0, 0.0, features[index]) ** 2)
 
-    by_feature, by_depth = jax.grad(total, (0, 1))(jnp.asarray(features), jnp.asarray(depth))
-    winners = slow_rasterize(cell, depth, m)
-    want = np.zeros_like(features)
-    want[winners[winners >= 0]] = 2 * features[winners[winners >= 0]]
-    np.testing.assert_allclose(by_feature, want, rtol=1e-6)
-    np.testing.assert_array_equal(by_depth, 0)
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "ties"])
+def test_reference_equals_a_slow_float64_loop(name):
+    pages, camera, grid = make_arguments(SPECS[name], seed=3)
+    pages = without_doubtful_rows(pages, camera, grid)
+    found = jax.tree.map(np.asarray, compiled("reference", grid)(pages, camera))
+    for view in range(SPECS[name].num_views):
+        best = slow_nearest(pages, camera, view, grid)
+        visible = sorted(zip(*np.nonzero(found.row[view] >= 0), strict=True))
+        assert visible == sorted(best)
+        points, _ = rows_and_orders(pages)
+        _, depth = exact_projection(points, camera, view)
+        for cell, (least, _, row) in best.items():
+            got = found.row[view][cell]
+            # Another row may win only where float32 cannot tell the two apart.
+            assert got == row or depth[got] <= least * (1 + 1e-6)
+            np.testing.assert_allclose(found.depth[view][cell], least, rtol=1e-5)
+
+
+def test_equal_depths_go_to_the_lower_order():
+    spec = ArgSpec(900, (4, 5), 1, "lattice", 32)
+    pages, camera, grid = make_arguments(spec, seed=1)
+    found = compiled("reference", grid)(pages, camera)
+    best = slow_nearest(pages, camera, 0, grid)  # the lattice projects exactly: ties are ties
+    assert len(best) == 20
+    for cell, (_, _, row) in best.items():
+        assert found.row[0][cell] == row
+
+
+@pytest.mark.parametrize("implementation", ["xla"])
+@pytest.mark.parametrize("name", [*SMALL, "rows_1e5"])
+def test_implementations_equal_the_reference_bit_for_bit(name, implementation):
+    pages, camera, grid = make_arguments(SPECS[name], seed=5)
+    want = compiled("reference", grid)(pages, camera)
+    got = compiled(implementation, grid)(pages, camera)
+    np.testing.assert_array_equal(got.row, want.row)
+    np.testing.assert_array_equal(got.depth, want.depth)
+
+
+# One grid and two sizes of table keep the number of compilations down.
+HYPOTHESIS_GRID = CellGrid(3, 5)
+coordinate = st.one_of(
+    st.sampled_from([0.0, -0.0, 0.5, 1.0, np.nan, np.inf, -np.inf, 1e30, -1e30, 1e-30]),
+    st.floats(-4, 4, width=32),
+)
+scene_row = st.tuples(coordinate, coordinate, coordinate, st.integers(0, 6))
+
+
+@pytest.mark.parametrize("implementation", ["xla"])
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+@hypothesis.given(
+    rows=st.lists(scene_row, min_size=1, max_size=48),
+    shift=st.tuples(*[st.floats(-3, 3, width=32)] * 3),
+    turn=st.floats(-3.2, 3.2),
+)
+def test_any_scene_gives_the_reference_result(implementation, rows, shift, turn):
+    table = np.array([row[:3] for row in rows], np.float32)
+    order = np.array([row[3] for row in rows], np.int32)
+    table = np.concatenate([table, np.zeros((48 - len(rows), 3), np.float32)])
+    order = np.concatenate([order, np.full(48 - len(rows), EMPTY, np.int32)])
+    positions = jnp.asarray(table.reshape(6, 8, 3).transpose(0, 2, 1))
+    order = jnp.asarray(order.reshape(6, 8))
+    pages = Pages(positions, order, page_bounds(positions, order))
+    pose = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1))
+    pose[1, :3, 3] = shift
+    pose[1, 0, [0, 2]], pose[1, 2, [0, 2]] = (
+        (np.cos(turn), np.sin(turn)),
+        (-np.sin(turn), np.cos(turn)),
+    )
+    lens = np.tile(np.float32([[3, 0.25, 2.5], [0, 3, 1.5], [0, 0, 1]]), (2, 1, 1))
+    camera = Camera(pose, lens)
+    want = compiled("reference", HYPOTHESIS_GRID)(pages, camera)
+    got = compiled(implementation, HYPOTHESIS_GRID)(pages, camera)
+    np.testing.assert_array_equal(got.row, want.row)
+    np.testing.assert_array_equal(got.depth, want.depth)
+
+
+def test_work_list_leaves_out_no_page_that_holds_a_visible_row_and_bounds_its_depth():
+    for name in ("hole", "tiny_train", "release_rounding"):
+        pages, camera, grid = make_arguments(SPECS[name], seed=6)
+        points, order = rows_and_orders(pages)
+        work = jax.tree.map(np.asarray, list_pages(pages.bounds, camera, grid))
+        page_of = np.arange(len(order)) // pages.order.shape[1]
+        low = 0.0 if grid.rounding == "floor" else -0.5
+        for view, count in enumerate(work.count):
+            uv, depth = exact_projection(points, camera, view)
+            inside = (uv >= low).all(1) & (uv < np.array([grid.width, grid.height]) + low).all(1)
+            inside &= (depth > 0) & (order != EMPTY)
+            listed, near = work.page[view, :count], work.near[view, :count]
+            assert set(page_of[inside]) <= set(listed)
+            assert len(set(listed)) == count
+            assert np.all(np.diff(near) >= 0)
+            front = dict(zip(listed.tolist(), near.tolist(), strict=True))
+            assert all(front[page_of[row]] <= depth[row] for row in np.flatnonzero(inside))
+
+
+def test_pages_outside_the_view_are_not_listed():
+    # The second page lies beside the view, the third behind the camera, the fourth is empty.
+    points = np.array([[0, 0, 3], [50, 0, 3], [0, 0, -3]], np.float32)
+    positions = jnp.asarray(np.concatenate([points, points[:1]]))[:, :, None]
+    order = jnp.asarray([[0], [1], [2], [EMPTY]], jnp.int32)
+    camera = Camera(
+        np.eye(4, dtype=np.float32)[None], np.eye(3, dtype=np.float32)[None] * [2, 2, 1]
+    )
+    work = list_pages(page_bounds(positions, order), camera, CellGrid(4, 4))
+    assert work.count.tolist() == [1]
+    assert work.page[0, 0] == 0
+
+
+def test_hidden_pages_are_not_looked_at():
+    pages, camera, grid = make_arguments(SPECS["rows_1e5"], seed=8)
+    work = jax.tree.map(np.asarray, list_pages(pages.bounds, camera, grid))
+    rasterize = jax.jit(lambda pages, work: rasterize_points(pages, camera, grid, work, "xla"))
+    want = rasterize(pages, work)
+    farthest = float(jnp.max(want.depth))
+    assert np.isfinite(farthest)
+    count = work.count[0]
+    hidden = work.page[0, :count][work.near[0, :count] > farthest]
+    # The last group of pages is picked from 128 entries before its own rows are known.
+    hidden = hidden[128:]
+    assert len(hidden) > 50
+    positions = pages.positions.copy()
+    positions[hidden, :2], positions[hidden, 2] = 0.0, 0.01  # would win, were they looked at
+    got = rasterize(pages._replace(positions=positions), work)
+    np.testing.assert_array_equal(got.row, want.row)
+
+
+def test_result_does_not_depend_on_how_rows_are_paged():
+    spec = SPECS["ties"]
+    pages, camera, grid = make_arguments(spec, seed=9)
+    points, order = rows_and_orders(pages)
+    used = order != EMPTY
+    # Rows with their own order only: equal depth and order would be decided by the row number.
+    points, order = points[used].astype(np.float32), order[used]
+    shuffle = np.random.default_rng(0).permutation(len(order))
+    other = pack_pages(points[shuffle], order[shuffle], 16)
+    first = compiled("xla", grid)(pages, camera)
+    second = compiled("xla", grid)(other, camera)
+    np.testing.assert_array_equal(first.depth, second.depth)
+    first_order = np.append(pages.order.reshape(-1), -1)[np.asarray(first.row)]
+    second_order = np.append(other.order.reshape(-1), -1)[np.asarray(second.row)]
+    np.testing.assert_array_equal(first_order, second_order)
+
+
+def test_vmap_over_scenes_equals_a_loop():
+    scenes = [make_arguments(SPECS["tiny_train"], seed=s) for s in range(3)]
+    grid = scenes[0][2]
+    pages, camera = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[s[:2] for s in scenes])
+    together = jax.jit(jax.vmap(lambda p, c: rasterize_points(p, c, grid, implementation="xla")))
+    got = together(pages, camera)
+    for index, (one_pages, one_camera, _) in enumerate(scenes):
+        want = compiled("reference", grid)(one_pages, one_camera)
+        np.testing.assert_array_equal(got.row[index], want.row)
+        np.testing.assert_array_equal(got.depth[index], want.depth)
+
+
+def test_gradient_reaches_the_features_of_winning_rows_only():
+    pages, camera, grid = make_arguments(SPECS["tiny_train"], seed=6)
+    features = np.random.default_rng(1).normal(size=pages.order.size).astype(np.float32)
+
+    def total(features, positions):
+        found = rasterize_points(pages._replace(positions=positions), camera, grid)
+        return jnp.sum(jnp.where(found.row < 0, 0.0, features[found.row]) ** 2)
+
+    by_feature, by_position = jax.grad(total, (0, 1))(jnp.asarray(features), pages.positions)
+    row = np.asarray(compiled("reference", grid)(pages, camera).row)
+    wins = np.bincount(row[row >= 0], minlength=len(features))
+    np.testing.assert_allclose(by_feature, 2 * wins * features, rtol=1e-6)
+    np.testing.assert_array_equal(by_position, 0)
+
+
+def broken(**changes):
+    pages, camera, grid = make_arguments(SPECS["one_row"])
+    arguments = {"pages": pages, "camera": camera, "grid": grid}
+    for name, change in changes.items():
+        arguments[name] = change(arguments[name]) if name in arguments else change
+    return arguments
 
 
 @pytest.mark.parametrize(
-    ("cell", "depth", "num_cells", "error", "words"),
+    ("arguments", "error", "words"),
     [
-        (np.zeros(3, np.int32), np.ones(4, np.float32), 2, ValueError, "same .n."),
-        (np.zeros((2, 2), np.int32), np.ones((2, 2), np.float32), 2, ValueError, "vmap"),
-        (np.zeros(3, np.float32), np.ones(3, np.float32), 2, TypeError, "cell has dtype float32"),
-        (np.zeros(3, np.int32), np.ones(3, np.int32), 2, TypeError, "depth has dtype int32"),
-        (np.zeros(3, np.int32), np.ones(3, np.float32), -1, ValueError, "num_cells is -1"),
-        (np.zeros(3, np.int32), np.ones(3, np.float32), 2.0, TypeError, "num_cells has type float"),
+        (broken(pages=lambda p: p._replace(order=p.order[:, :4])), ValueError, "expected .n, 3, P"),
+        (
+            broken(pages=lambda p: p._replace(positions=p.positions.astype(np.float16))),
+            TypeError,
+            "positions are float16",
+        ),
+        (
+            broken(camera=lambda c: c._replace(cam_to_world=c.cam_to_world[0])),
+            ValueError,
+            "add a leading axis",
+        ),
+        (broken(implementation="fast"), ValueError, "implementation is 'fast'"),
+        (
+            broken(work=WorkList(np.zeros((2, 1), np.int32), np.zeros((2, 1)), np.zeros(2))),
+            ValueError,
+            "t = 1 cameras",
+        ),
     ],
 )
-def test_rasterize_points_names_the_wrong_argument(cell, depth, num_cells, error, words):
+def test_the_wrong_argument_is_named(arguments, error, words):
     with pytest.raises(error, match=words):
-        rasterize_points(cell, depth, num_cells)
+        rasterize_points(**arguments)
+
+
+def test_a_grid_that_is_not_static_is_refused():
+    with pytest.raises(ValueError, match="height is 0"):
+        CellGrid(0, 4)
+    with pytest.raises(ValueError, match="rounding is 'up'"):
+        CellGrid(2, 4, "up")

@@ -1,8 +1,28 @@
-"""The z-buffer of points: which row of a point table is nearest in each image cell.
+"""The z-buffer of points: which row of a paged point table is nearest in each image cell.
 
-Read next: `api.py` (contract), `reference.py` (the truth in plain JAX).
+Read next: `pages.py` (what it works on), `api.py` (contract), `reference.py` (the truth).
 """
 
 from mirage_jax.ops.rasterize_points.api import rasterize_points
+from mirage_jax.ops.rasterize_points.cells import rasterize_cells
+from mirage_jax.ops.rasterize_points.pages import (
+    EMPTY,
+    CellGrid,
+    Nearest,
+    Pages,
+    WorkList,
+    page_bounds,
+)
+from mirage_jax.ops.rasterize_points.work_list import list_pages
 
-__all__ = ["rasterize_points"]
+__all__ = [
+    "EMPTY",
+    "CellGrid",
+    "Nearest",
+    "Pages",
+    "WorkList",
+    "list_pages",
+    "page_bounds",
+    "rasterize_cells",
+    "rasterize_points",
+]

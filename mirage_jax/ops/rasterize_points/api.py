@@ -1,66 +1,112 @@
 """Public entry of the points rasterizer: argument checks, then the implementation.
 
-The contract lives here and holds for every implementation: the nearest point wins its cell, equal
-depths go to the lower index, invalid points never win, empty cells hold -1, and two runs agree bit
-for bit. The function is pure, of static shape, and safe under `jax.jit` and `jax.vmap`.
+The contract lives here and holds for every implementation: the nearest row wins its cell, equal
+depths go to the lower order, rows that are invalid or behind the camera never win, and two runs
+agree bit for bit. Cost follows what is seen: pages outside the view or hidden by nearer rows are
+not read. The function is pure, of static shape, and safe under `jax.jit` and `jax.vmap`.
 
 Read next: `reference.py`.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
 
-from mirage_jax.ops.rasterize_points import reference
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.ops.platform import choose_implementation
+from mirage_jax.ops.rasterize_points import reference, xla
+from mirage_jax.ops.rasterize_points.pages import CellGrid, Nearest, Pages, WorkList
+from mirage_jax.ops.rasterize_points.work_list import list_pages
+
+
+def _reference(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList) -> Nearest:
+    return reference.rasterize_points(pages, camera, grid)
+
+
+IMPLEMENTATIONS: dict[str, Callable[[Pages, Camera, CellGrid, WorkList], Nearest]] = {
+    "reference": _reference,
+    "xla": xla.rasterize_points,
+}
 
 
 def rasterize_points(
-    cell: Int[jax.Array, " n"], depth: Float[jax.Array, " n"], num_cells: int
-) -> Int[jax.Array, " m"]:
-    """Return, for each cell, the index of the nearest point that falls into it.
+    pages: Pages,
+    camera: Camera,
+    grid: CellGrid,
+    work: WorkList | None = None,
+    implementation: str | None = None,
+) -> Nearest:
+    """Return, for each camera and cell, the nearest row that falls into the cell.
 
-    Nothing is blended and no gradient flows through the index: gather features with it, and the
-    gradient reaches the winning rows.
+    Nothing is blended and nothing here has a gradient: gather tokens with the row, and the gradient
+    reaches the tokens of the winning rows.
 
     Args:
-        cell: Flat cell number of each point, int32. Anything outside [0, num_cells), such as -1,
-            means that the point falls nowhere.
-        depth: Depth of each point, any positive unit. Rows with NaN, infinite, zero or negative
-            depth never win. Narrower floats are compared after an exact cast to float32.
-        num_cells: Number m of cells of the image; a static Python integer.
+        pages: n pages of P rows. A row takes part if its order is not `EMPTY`, its position is
+            finite, and its z-depth is positive and finite.
+        camera: t cameras with the intrinsics of the grid.
+        grid: Cells and rounding.
+        work: Pages to visit for each camera; None makes the list with `list_pages`. Must hold
+            every page with a row in the view, nearest first ("reference" reads all rows anyway).
+        implementation: One of `IMPLEMENTATIONS`; None takes the one of the platform.
 
     Returns:
-        int32 index into the points for each cell, ties in depth going to the lower index; -1 where
-        no valid point falls.
+        Depth (inf where none) and row (page * P + slot, -1 where none) of each cell. Equal depths
+        go to the lower order, rows of equal depth and order to the lower row.
 
     Raises:
-        TypeError: If `cell` is not integer, `depth` not floating, or `num_cells` not an int.
-        ValueError: If the shapes differ, are not one-dimensional, or `num_cells` is negative.
+        TypeError: If positions are not float32 or orders not int32.
+        ValueError: If shapes do not belong together, rows could not be numbered in int32, or there
+            is no such implementation.
     """
-    _check(cell, depth, num_cells)
-    return reference.rasterize_points(
-        jnp.asarray(cell, jnp.int32), jnp.asarray(depth, jnp.float32), num_cells
-    )
+    name = choose_implementation("rasterize_points", implementation, IMPLEMENTATIONS)
+    check_pages("rasterize_points", pages, camera, work)
+    pages, camera, work = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, (pages, camera, work)))
+    if work is None:
+        work = list_pages(pages.bounds, camera, grid)
+    return IMPLEMENTATIONS[name](pages, camera, grid, work)
 
 
-def _check(cell: jax.Array, depth: jax.Array, num_cells: int) -> None:
-    """Raise for arguments that no implementation accepts."""
-    if isinstance(num_cells, bool) or not isinstance(num_cells, int):
+def check_pages(operation: str, pages: Pages, camera: Camera, work: WorkList | None) -> None:
+    """Raise for arguments that no implementation accepts.
+
+    Args:
+        operation: What failed, for the message.
+        pages: Pages to check.
+        camera: Cameras to check.
+        work: List to check, if there is one.
+
+    Raises:
+        TypeError: Naming the wrong type.
+        ValueError: Naming the wrong shape.
+    """
+    if pages.positions.dtype != jnp.float32 or pages.order.dtype != jnp.int32:
         raise TypeError(
-            f"rasterize_points: num_cells has type {type(num_cells).__name__}, expected a Python "
-            "int known before tracing; pass h * w, not an array."
+            f"{operation}: positions are {pages.positions.dtype} and orders {pages.order.dtype}, "
+            "expected float32 and int32; convert them first."
         )
-    if num_cells < 0:
-        raise ValueError(f"rasterize_points: num_cells is {num_cells}, expected 0 or more.")
-    if not jnp.issubdtype(cell.dtype, jnp.integer):
-        raise TypeError(
-            f"rasterize_points: cell has dtype {cell.dtype}, expected integers; floor or round the "
-            "projection first."
-        )
-    if not jnp.issubdtype(depth.dtype, jnp.floating):
-        raise TypeError(f"rasterize_points: depth has dtype {depth.dtype}, expected floating.")
-    if cell.ndim != 1 or cell.shape != depth.shape:
+    n, page_rows = pages.order.shape if pages.order.ndim == 2 else (-1, -1)
+    if pages.positions.shape != (n, 3, page_rows) or pages.bounds.shape != (n, 2, 3):
         raise ValueError(
-            f"rasterize_points: cell has shape {cell.shape} and depth {depth.shape}, expected the "
-            "same [n] for both; use jax.vmap for batches."
+            f"{operation}: positions have shape {list(pages.positions.shape)}, orders "
+            f"{list(pages.order.shape)} and bounds {list(pages.bounds.shape)}, expected [n, 3, P], "
+            "[n, P] and [n, 2, 3]; use jax.vmap for a batch."
+        )
+    if n * page_rows > 2**31 - 1:
+        raise ValueError(
+            f"{operation}: {n} pages of {page_rows} rows cannot be numbered in int32; split the "
+            "table over devices."
+        )
+    views = camera.cam_to_world.shape[:-2]
+    if len(views) != 1 or camera.intrinsics.shape != (*views, 3, 3):
+        raise ValueError(
+            f"{operation}: cam_to_world has shape {list(camera.cam_to_world.shape)} and intrinsics "
+            f"{list(camera.intrinsics.shape)}, expected [t, 4, 4] and [t, 3, 3]; add a leading "
+            "axis for a single camera."
+        )
+    if work is not None and (work.page.shape[:1] != views or work.near.shape != work.page.shape):
+        raise ValueError(
+            f"{operation}: the list has shapes {list(work.page.shape)} and "
+            f"{list(work.near.shape)}, expected [t, l] twice with t = {views[0]} cameras."
         )

@@ -1,0 +1,95 @@
+"""Which pages a camera may see, nearest first: culling by bounds, no work per row.
+
+A page is kept when its box reaches into the view's pyramid, tested plane by plane with a relative
+margin of 1e-5 that covers the rounding of the projection. The list is sorted by one 32-bit key of
+depth and page number: depth gives up its low bits, rounded down, so that it stays a lower bound.
+
+Read next: `xla.py`, which walks the list.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float32
+
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.ops.rasterize_points.pages import CellGrid, WorkList
+from mirage_jax.ops.rasterize_points.project import camera_numbers
+
+_MARGIN = 1e-5
+_UNSEEN = 0xFFFFFFFF
+
+
+def list_pages(bounds: Float32[jax.Array, "n 2 3"], camera: Camera, grid: CellGrid) -> WorkList:
+    """List the pages that t cameras may see, nearest first.
+
+    Conservative: no page with a row inside a view is left out, and `near` is never beyond a row.
+
+    Args:
+        bounds: Corners of the pages, as in `Pages`.
+        camera: t cameras with the intrinsics of the grid.
+        grid: Cells.
+
+    Returns:
+        A list of up to n pages a view.
+    """
+    visible, near = cull_boxes(bounds, camera_numbers(camera), grid)
+    num_pages = bounds.shape[0]
+    if num_pages == 0:
+        empty = jnp.zeros(visible.shape, jnp.int32)
+        return WorkList(empty, near, jnp.zeros(visible.shape[:1], jnp.int32))
+    number_bits = max(1, (num_pages - 1).bit_length())
+    depth_bits = jax.lax.bitcast_convert_type(near, jnp.uint32) >> (number_bits - 1)
+    key = (depth_bits << number_bits) | jnp.arange(num_pages, dtype=jnp.uint32)
+    key = jnp.sort(jnp.where(visible, key, jnp.uint32(_UNSEEN)), axis=1)
+    near = jax.lax.bitcast_convert_type((key >> number_bits) << (number_bits - 1), jnp.float32)
+    page = (key & jnp.uint32((1 << number_bits) - 1)).astype(jnp.int32)
+    # Unused entries may hold numbers beyond the last page.
+    page = jnp.minimum(page, num_pages - 1)
+    return WorkList(page, near, jnp.sum(visible, axis=1, dtype=jnp.int32))
+
+
+def cull_boxes(
+    bounds: Float32[jax.Array, "n 2 3"], numbers: Float32[jax.Array, "t 17"], grid: CellGrid
+) -> tuple[Bool[jax.Array, "t n"], Float32[jax.Array, "t n"]]:
+    """Return which boxes reach into the views, and the least depth that each may hold.
+
+    Args:
+        bounds: Corners; a box whose low corner is not below its high one is not visible.
+        numbers: Cameras, see `project.camera_numbers`.
+        grid: Cells.
+    """
+    filled = jnp.all(bounds[:, 0] <= bounds[:, 1], axis=-1)
+    corners = jnp.where(filled[:, None, None], bounds, 0.0)
+
+    def one_view(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        low = [corners[:, 0, axis] - numbers[9 + axis] for axis in range(3)]
+        high = [corners[:, 1, axis] - numbers[9 + axis] for axis in range(3)]
+        visible, near = filled, jnp.zeros(())
+        for index, plane in enumerate(_planes(numbers, grid)):
+            ends = [(plane[a] * low[a], plane[a] * high[a]) for a in range(3)]
+            slack = sum(jnp.maximum(jnp.abs(a), jnp.abs(b)) for a, b in ends) * _MARGIN
+            visible &= sum(jnp.maximum(a, b) for a, b in ends) + slack >= 0
+            if index == 0:
+                near = jnp.maximum(sum(jnp.minimum(a, b) for a, b in ends) - slack, 0.0)
+        return visible, near
+
+    return jax.vmap(one_view)(numbers)
+
+
+def _planes(numbers: jax.Array, grid: CellGrid) -> list[list[jax.Array]]:
+    """Return normals of ahead, left, right, top and bottom, pointing into the view."""
+    right, down, ahead = ([numbers[3 * row + axis] for row in range(3)] for axis in range(3))
+    low = 0.0 if grid.rounding == "floor" else -0.5
+    fx, skew, cx, fy, cy = (numbers[12 + index] for index in range(5))
+
+    def mix(a: jax.Array, b: jax.Array, c: jax.Array) -> list[jax.Array]:
+        return [a * right[i] + b * down[i] + c * ahead[i] for i in range(3)]
+
+    zero = jnp.zeros_like(fx)
+    return [
+        ahead,
+        mix(fx, skew, cx - low),
+        mix(-fx, -skew, low + grid.width - cx),
+        mix(zero, fy, cy - low),
+        mix(zero, -fy, low + grid.height - cy),
+    ]
