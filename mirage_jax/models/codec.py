@@ -6,8 +6,8 @@ patch becoming one latent cell. The linear path starts as the principal componen
 judged against it; residual causal blocks on the latent grid then see neighbours and the past. With
 `width=0` only the linear path exists: the baseline itself.
 
-Latents are normalised per channel. Videos are float in [-1, 1], channel last. Same
-`encode`/`decode` contract as `models/autoencoder.py`, which is the release's own autoencoder. Next:
+Latents are normalised per channel. Videos are float in [-1, 1], channel last. Same contract as
+`models/autoencoder.py`, which is the release's own autoencoder, streamed methods included. Next:
 `models/pca.py`, `train/objective.py`.
 """
 
@@ -160,6 +160,18 @@ class Codec(nnx.Module):
             first_fix, later_fix = self.decoder_out(x[:, :1], x[:, 1:])
             first, later = first + first_fix, later + later_fix
         return from_patches(self.config, first, later)
+
+    def encode_streamed(
+        self, video: Float[jax.Array, "b f H W 3"]
+    ) -> Float[jax.Array, "b t h w c"]:
+        """Encode as `encode` does: clips are encoded whole, as this codec needs little memory."""
+        return self.encode(video)
+
+    def decode_streamed(
+        self, latents: Float[jax.Array, "b t h w c"]
+    ) -> Float[jax.Array, "b f H W 3"]:
+        """Decode as `decode` does, whole."""
+        return self.decode(latents)
 
     def __call__(self, video: Float[jax.Array, "b f H W 3"]) -> Float[jax.Array, "b f H W 3"]:
         """Reconstruct videos."""

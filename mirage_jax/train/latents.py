@@ -119,7 +119,7 @@ def encode_split(
     directory.mkdir(parents=True, exist_ok=True)
 
     def encode(video: Any) -> Any:
-        return _apply(codec.config, codec.params, video, method="encode")
+        return apply_codec(codec.config, codec.params, video, method="encode_streamed")
 
     stored = []
     for index in range(len(clips)):
@@ -237,11 +237,16 @@ def _load(path: Path, origin: str) -> Latents | None:
 def decode_pictures(codec: CodecWeights, latents: np.ndarray) -> np.ndarray:
     """Decode [b, t, h, w, c] one clip at a time into [b, f, H, W, 3] in [-1, 1]."""
     parts = [
-        _apply(codec.config, codec.params, jnp.asarray(clip[None], jnp.float32), method="decode")
+        apply_codec(
+            codec.config,
+            codec.params,
+            jnp.asarray(clip[None], jnp.float32),
+            method="decode_streamed",
+        )
         for clip in latents
     ]
     return np.clip(np.concatenate([np.asarray(part) for part in parts]), -1.0, 1.0)
 
 
 # One compiled function for all calls, so that equal shapes are compiled once.
-_apply = jax.jit(functional.apply, static_argnums=0, static_argnames="method")
+apply_codec = jax.jit(functional.apply, static_argnums=0, static_argnames="method")
