@@ -58,7 +58,13 @@ def get_config(variant: str = "release") -> ConfigDict:
         "dtype": "bfloat16",
         "remat": "full",
     }
-    config.chunk = {"latent_frames": 9, "preceding": 2, "temporal_stride": 4}
+    config.chunk = {
+        "latent_frames": 9,
+        "preceding": 2,
+        "temporal_stride": 4,
+        "references": {"most": 4},
+        "write": {"start": "single", "depth": "bilinear"},
+    }
     config.memory = {"capacity": 262_144, "channels": 48}  # nine chunks without any merging
     {"release": _as_released, "paper": _as_in_the_paper}[variant](config)
     return config
@@ -71,7 +77,7 @@ def set_branch(config: ConfigDict, variant: str) -> None:
     constant of as many channels; the paper after every fourth, and the visibility mask.
     """
     channels, layers = config.denoiser.latent_channels, config.denoiser.layers
-    told = {"tokens": True, "depth": False, "rays": False, "geometry": False}
+    told = {"tokens": True, "depth": False, "rays": False, "geometry": False, "holes": "zero"}
     if variant == "release":
         config.denoiser.branch_layers = tuple(range(0, layers, 2))
         config.denoiser.condition_channels = 2 * channels
@@ -85,7 +91,9 @@ def set_branch(config: ConfigDict, variant: str) -> None:
 def _as_released(config: ConfigDict) -> None:
     set_branch(config, "release")
     config.memory.update(half_cell=False, rounding="nearest_even")
-    config.sampling = {"steps": 20, "shift": 5.0, "solver": "unipc"}
+    config.chunk.update(preceding_reads="kept", last="short")
+    config.chunk.write.start_twice = True
+    config.sampling = {"steps": 20, "shift": 5.0, "solver": "unipc", "integer_timesteps": True}
     recipe = {
         "steps": 10_000,
         "batch": 4,

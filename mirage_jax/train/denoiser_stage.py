@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mirage_jax import config as config_lib
 from mirage_jax import world_model
@@ -89,7 +90,7 @@ class DenoiserObjective:
 
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""
-        return windows.draw_batch(
+        batch = windows.draw_batch(
             self._latents,
             self.stage.windows,
             self._world.chunk,
@@ -98,6 +99,19 @@ class DenoiserObjective:
             step=step,
             batch=self.stage.batch,
         )
+        return batch | self.constants
+
+    @functools.cached_property
+    def constants(self) -> Batch:
+        """Arrays that every batch has: the constant channels of a release's condition."""
+        world = self._world
+        if not world.condition.score:
+            return {}
+        frames = world.chunk.latent_frames + world.chunk.preceding
+        white = jax.jit(
+            lambda codec: world_model.white_score(world, {"codec": codec}, frames, world.grid_hw)
+        )
+        return {"score": np.asarray(white(self._codec.params))}
 
     def loss(
         self, params: Any, fixed: Any, batch: Any, key: jax.Array
@@ -134,7 +148,9 @@ class DenoiserObjective:
         predictions: dict[str, list[Any]] = {}
         for index, (batch, first) in enumerate(self._val.batches):
             noise_key = key_for(self._seed, index, Purpose.VALIDATION)
-            for name, value in self._predict(params, fixed, batch, noise_key, first=first).items():
+            for name, value in self._predict(
+                params, fixed, batch | self.constants, noise_key, first=first
+            ).items():
                 predictions.setdefault(name, []).append(value)
         path = directory / f"{self.name}_{step:07d}.png"
         return score_pictures(self._codec, self._val, predictions, path)

@@ -20,7 +20,7 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ from mirage_jax import world_model
 from mirage_jax.geometry.camera import Camera, rescale_intrinsics
 from mirage_jax.models import files, functional
 from mirage_jax.train.start import find_file
+
+GridDepth = Literal["surface", "bilinear"]
 
 SKY_DEPTH = 500.0  # recorded sky lies at 1000 m; nothing else is farther than this
 _SKY_KIND = 4
@@ -105,6 +107,7 @@ def encode_split(
     directory: Path,
     *,
     mirror: bool = False,
+    depth: GridDepth = "surface",
     report: Callable[[str], None] = lambda line: None,
 ) -> Latents:
     """Return the latents of all clips, encoding those that are not on disk yet.
@@ -114,6 +117,7 @@ def encode_split(
         clips: random access source of clips (see `mirage_jax/data/clip.py`).
         directory: folder of the cache files of this split.
         mirror: also store every clip mirrored left to right.
+        depth: of a cell, see `models.config.WriteConfig.depth`.
         report: called now and then with a line about progress.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -127,9 +131,11 @@ def encode_split(
         clip = clips[index]
         frames = zlib.crc32(np.ascontiguousarray(clip["rgb"]))
         origin = f"{codec.digest}-{frames:08x}-{int(mirror)}"
+        origin += "" if depth == "surface" else f"-{depth}"
         values = _load(path, origin)
         if values is None:
-            values = encode_clip(clip, encode, codec.config.spatial_stride, mirror=mirror)
+            stride = codec.config.spatial_stride
+            values = encode_clip(clip, encode, stride, mirror=mirror, grid_depth=depth)
             _save(path, values, origin)
             if (index + 1) % _REPORT_EVERY == 0:
                 report(f"encoded {index + 1} of {len(clips)} clips into {directory}")
@@ -138,7 +144,12 @@ def encode_split(
 
 
 def encode_clip(
-    clip: dict, encode: Callable[[Any], Any], stride: int, *, mirror: bool = False
+    clip: dict,
+    encode: Callable[[Any], Any],
+    stride: int,
+    *,
+    mirror: bool = False,
+    grid_depth: GridDepth = "surface",
 ) -> Latents:
     """Return the latents of one clip, without the leading axis n.
 
@@ -147,6 +158,7 @@ def encode_clip(
         encode: video [b, f, H, W, 3] in [-1, 1] -> latents [b, t, h, w, c].
         stride: pixels of a cell.
         mirror: also encode the clip mirrored left to right.
+        grid_depth: of a cell, see `models.config.WriteConfig.depth`.
     """
     views = 2 if mirror else 1
     rgb = clip["rgb"]
@@ -159,7 +171,7 @@ def encode_clip(
     height, width = frames.shape[2:4]
     grid_hw = (height // stride, width // stride)
     masks = {k: np.stack([clip[k][times], clip[k][times][..., ::-1]][:views]) for k in _MASKS}
-    depth, keep, known, sky = _grid_masks(masks, grid_hw)
+    depth, keep, known, sky = _grid_masks(masks, grid_hw, grid_depth)
     camera = Camera(clip["cam_to_world"][times], clip["intrinsics"])
     camera = Camera(*(leaf[:views] for leaf in mirrored_pair(camera, width)))
     return Latents(
@@ -201,13 +213,15 @@ def mirrored_pair(camera: Camera, width: int) -> Camera:
 _MASKS = ("depth", "kind", "sprite", "moving")
 
 
-def _grid_masks(pixels: dict[str, np.ndarray], grid_hw: tuple[int, int]) -> tuple[np.ndarray, ...]:
+def _grid_masks(
+    pixels: dict[str, np.ndarray], grid_hw: tuple[int, int], how: GridDepth
+) -> tuple[np.ndarray, ...]:
     """Return depth, keep, known and sky [m, t, h, w] on the latent grid."""
     depth = pixels["depth"].astype(np.float32)
     static = (depth > 0) & ~pixels["sprite"] & ~pixels["moving"] & (pixels["kind"] != _SKY_KIND)
     sky = (depth >= SKY_DEPTH) & ~pixels["sprite"]
     # Sky is remembered too, as a surface too far away to shift: it turns with the camera.
-    small, keep = world_model.grid_depth(depth, static | sky, grid_hw)
+    small, keep = world_model.grid_depth(depth, static | sky, grid_hw, how)
     small = np.where(small >= SKY_DEPTH, world_model.FAR, small)
     return small.astype(np.float32), keep, small > 0, small >= SKY_DEPTH
 

@@ -61,14 +61,13 @@ def make_objective(
     if stage == "codec":
         return CodecObjective(world, train, val)
     codec = latents_lib.load_codec(folders, world.codec)
-    latents = latents_lib.encode_split(
-        codec, train, workdir / "latents" / "train", mirror=world.data.mirror, report=report
+    encode = functools.partial(
+        latents_lib.encode_split, codec, depth=world.chunk.write.depth, report=report
     )
+    latents = encode(train, workdir / "latents" / "train", mirror=world.data.mirror)
     config = world.depth_train if stage == "depth" else world.denoiser_stage(stage)
     chosen = fixed_clips(val, config.validation_clips)
-    val_latents = latents_lib.encode_split(
-        codec, chosen, workdir / "latents" / "val", report=report
-    )
+    val_latents = encode(chosen, workdir / "latents" / "val")
     memory_frames = config.windows.memory_frames
     if stage == "depth":
         shown = validation_windows(val_latents, chosen, world.chunk, memory_frames)

@@ -53,7 +53,8 @@ def look(
     Args:
         world: config whose memory holds the window's frames, see `with_memory_for`.
         params: "learned_read" is used where the world has one.
-        batch: from `windows.gather`.
+        batch: from `windows.gather`; with `score` [T + P, h, w, s] and `text` [b, n, dt] where the
+            world has them.
         key: of the noise.
         noise: how much; None for none (validation).
 
@@ -83,7 +84,9 @@ def look(
     )
     cameras = Camera(arrays["cam_to_world"], arrays["intrinsics"])
     reference = jax.tree.map(lambda leaf: leaf[:, 0], cameras)
-    observation = world_model.observe(world, params, memory, cameras, world.grid_hw, reference)
+    observation = world_model.observe(
+        world, params, memory, cameras, world.grid_hw, reference, score=arrays.get("score")
+    )
     return Seen(target, first, preceding, observation, arrays.get("text"))
 
 

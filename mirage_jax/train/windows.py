@@ -36,7 +36,7 @@ class MemoryFrame(NamedTuple):
     Attributes:
         backwards: 1 if it belongs to the clip played the other way than the targets.
         position: latent frame, counted in its own playing direction.
-        start: whether it is a start picture, stored as a camera at rest sees it.
+        start: whether it is a start picture, stored as `ChunkConfig.write` says.
     """
 
     backwards: int
@@ -155,7 +155,7 @@ def gather(
     Args:
         latents: cache of the split.
         windows: one for each row.
-        chunk: target and preceding frames.
+        chunk: target and preceding frames, and how a start picture is stored.
         memory_frames: slots for memory frames; unused ones have `memory_keep` False everywhere.
 
     Returns:
@@ -205,8 +205,8 @@ def _gather_one(latents: Latents, window: Window, chunk: ChunkConfig, slots: int
         direction = window.direction ^ frame.backwards
         index = int(_forward(latents, direction, np.array(frame.position)))
         indices.append(index)
-        held = latents.held[place][index]
-        stored.append(held if frame.start else video[direction, frame.position])
+        start = (latents.held if chunk.write.start == "held" else latents.single)[place][index]
+        stored.append(start if frame.start else video[direction, frame.position])
     return batch | {
         "memory_latents": np.stack(stored),
         "memory_depth": latents.depth[place][indices],

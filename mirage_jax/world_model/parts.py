@@ -72,7 +72,7 @@ def encode(
     config: WorldConfigLike, params: Params, video: Float[Array, "b f H W 3"]
 ) -> Float[Array, "b t h w c"]:
     """Encode a video in [-1, 1] to normalised latents."""
-    return functional.apply(config.codec, params["codec"], video, method="encode")
+    return functional.apply(config.codec, params["codec"], video, method="encode_streamed")
 
 
 def encode_held(
@@ -91,7 +91,7 @@ def decode(
     config: WorldConfigLike, params: Params, latents: Float[Array, "b t h w c"]
 ) -> Float[Array, "b f H W 3"]:
     """Decode normalised latents to a video in [-1, 1]; causal in time."""
-    return functional.apply(config.codec, params["codec"], latents, method="decode")
+    return functional.apply(config.codec, params["codec"], latents, method="decode_streamed")
 
 
 def white_score(

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from mirage_jax.diffusion.config import SamplingConfig
 from mirage_jax.models import functional
 from mirage_jax.models.autoencoder import WAN21, WAN22
+from mirage_jax.models.condition import RELEASE
+from mirage_jax.models.config import release_chunk
 from mirage_jax.train import config as config_lib
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -63,6 +66,9 @@ def test_variants_differ_in_conventions_and_recipe():
     assert (paper.condition.score, paper.condition.visibility) == (0, True)
     assert (release.memory.half_cell, paper.memory.half_cell) == (False, True)
     assert (release.sampling.steps, paper.sampling.steps) == (20, 40)
+    assert release.chunk == release_chunk()
+    assert release.condition == RELEASE
+    assert release.sampling == SamplingConfig(steps=20, integer_timesteps=True)
     rates = {
         name: (world.branch_train.learning_rate, world.lora_train.learning_rate)
         for name, world in (("release", release), ("paper", paper))

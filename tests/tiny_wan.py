@@ -11,7 +11,7 @@ from mirage_jax.train import config as config_lib
 from mirage_jax.train import latents as latents_lib
 from mirage_jax.train import stages
 
-CONFIG = Path(__file__).parents[2] / "configs" / "wan5b.py"
+CONFIG = Path(__file__).parents[1] / "configs" / "wan5b.py"
 SIZES = {
     "data": {"source": "procedural", "height": 64, "width": 96, "num_clips": 2, "clip_frames": 21},
     "codec": {"encoder_width": 8, "decoder_width": 8, "blocks": 1, "latent_channels": 8},
