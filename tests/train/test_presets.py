@@ -82,6 +82,7 @@ def test_variants_differ_in_conventions_and_recipe():
             assert (stage.weight_decay, stage.beta1, stage.beta2) == (decay, *betas)
             assert stage.batch == batch
             assert (stage.flow.shift, stage.flow.shared_fraction) == (5.0, 0.0)
+            assert stage.windows.text_dropout == (0.1 if world is release else 0.2)
         assert world.lora_train.lora.rank == 32
         assert world.lora_train.lora.scale == 1.0
         assert world.lora_train.trainable == ()
