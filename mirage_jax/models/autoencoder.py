@@ -159,8 +159,7 @@ class Autoencoder(nnx.Module):
         Raises:
           ValueError: If frame count or picture size do not fit the strides.
         """
-        _check_video(self.config, video)
-        return self._encode_piece(video, None)[0]
+        return self.encode_piece(video)[0]
 
     def decode(self, latents: Float[jax.Array, "b t h w c"]) -> Float[jax.Array, "b f H W 3"]:
         """Decode normalised latents whole.
@@ -174,30 +173,77 @@ class Autoencoder(nnx.Module):
         Raises:
           ValueError: If the number of channels is not the model's.
         """
-        _check_latents(self.config, latents)
-        return self._decode_piece(latents, None)[0]
+        return self.decode_piece(latents)[0]
 
     def encode_streamed(
         self, video: Float[jax.Array, "b f H W 3"]
     ) -> Float[jax.Array, "b t h w c"]:
-        """Encode as `encode` does, one group of frames after the other, in bounded memory.
+        """Encode as `encode` does, one group of frames after the other.
+
+        Activations are those of one group at a time; video and latents are held whole.
 
         Raises:
           ValueError: If frame count or picture size do not fit the strides.
         """
         _check_video(self.config, video)
-        return _streamed(self._encode_piece, video, self.config.temporal_stride)
+        return _streamed(self.encode_piece, video, self.config.temporal_stride)
 
     def decode_streamed(
         self, latents: Float[jax.Array, "b t h w c"]
     ) -> Float[jax.Array, "b f H W 3"]:
-        """Decode as `decode` does, one latent frame after the other, in bounded memory.
+        """Decode as `decode` does, one latent frame after the other.
+
+        Activations are those of one group at a time; latents and video are held whole.
+
+        Raises:
+          ValueError: If the number of channels is not the model's.
+        """
+        return _streamed(self.decode_piece, latents, 1)
+
+    def encode_piece(
+        self, video: Float[jax.Array, "b f H W 3"], past: Past | None = None
+    ) -> tuple[Float[jax.Array, "b t h w c"], Past]:
+        """Encode the next frames of a clip.
+
+        Args:
+          video: f = 1 + n * temporal stride frames at the beginning of a clip, f = n * temporal
+            stride later; n may differ from piece to piece.
+          past: What the piece before left; None at the beginning.
+
+        Returns:
+          Normalised latents of these frames, and the past for the next piece: a pytree whose
+          shapes do not depend on how much of the clip has gone by.
+
+        Raises:
+          ValueError: If frame count or picture size do not fit the strides.
+        """
+        _check_video(self.config, video, starts=past is None)
+        stream = Stream(past)
+        mean = self._moments(video, stream)[0]
+        center, scale = (p[...].astype(mean.dtype) for p in (self.latent_mean, self.latent_std))
+        return (mean - center) / scale, stream.past
+
+    def decode_piece(
+        self, latents: Float[jax.Array, "b t h w c"], past: Past | None = None
+    ) -> tuple[Float[jax.Array, "b f H W 3"], Past]:
+        """Decode the next latent frames of a clip.
+
+        Args:
+          latents: One latent frame or more.
+          past: What the piece before left; None at the beginning.
+
+        Returns:
+          Pixels, f = t * temporal stride but fewer by temporal stride - 1 at the beginning, and
+          the past for the next piece, as in `encode_piece`.
 
         Raises:
           ValueError: If the number of channels is not the model's.
         """
         _check_latents(self.config, latents)
-        return _streamed(self._decode_piece, latents, 1)
+        stream = Stream(past)
+        center, scale = (p[...].astype(latents.dtype) for p in (self.latent_mean, self.latent_std))
+        x = self.decoder(self.latents_in(latents * scale + center), stream)
+        return unpatchify(x, self.config.patch), stream.past
 
     def moments(
         self, video: Float[jax.Array, "b f H W 3"]
@@ -214,18 +260,6 @@ class Autoencoder(nnx.Module):
     def _moments(self, video: jax.Array, stream: Stream) -> list[jax.Array]:
         x = self.encoder(patchify(video, self.config.patch), stream)
         return jnp.split(self.moments_out(x), 2, axis=-1)
-
-    def _encode_piece(self, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-        stream = Stream(past)
-        mean = self._moments(video, stream)[0]
-        center, scale = (p[...].astype(mean.dtype) for p in (self.latent_mean, self.latent_std))
-        return (mean - center) / scale, stream.past
-
-    def _decode_piece(self, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-        stream = Stream(past)
-        center, scale = (p[...].astype(latents.dtype) for p in (self.latent_mean, self.latent_std))
-        x = self.decoder(self.latents_in(latents * scale + center), stream)
-        return unpatchify(x, self.config.patch), stream.past
 
 
 def patchify(video: Float[jax.Array, "b f H W c"], patch: int) -> Float[jax.Array, "b f h w d"]:
@@ -262,18 +296,19 @@ def _streamed(
     return jnp.concatenate([first, later], axis=1)
 
 
-def _check_video(config: AutoencoderConfig, video: jax.Array) -> None:
+def _check_video(config: AutoencoderConfig, video: jax.Array, *, starts: bool = True) -> None:
     if video.ndim != 5 or video.shape[-1] != 3:
         raise ValueError(
             f"video has the wrong shape - got {video.shape} - expected [b, f, H, W, 3] - "
             "put colour last and add the batch axis."
         )
     frames, height, width = video.shape[1:4]
-    time, space = config.temporal_stride, config.spatial_stride
-    if frames < 1 or (frames - 1) % time:
+    time, space, alone = config.temporal_stride, config.spatial_stride, int(starts)
+    if frames < 1 or (frames - alone) % time:
+        what, form = ("video", f"1 + {time}n") if starts else ("later piece of video", f"{time}n")
         raise ValueError(
-            f"video has a frame count that does not fit - got {frames} frames - expected "
-            f"1 + {time}n - cut it to {1 + max(frames - 1, 0) // time * time} frames, or repeat "
+            f"{what} has a frame count that does not fit - got {frames} frames - expected "
+            f"{form} - cut it to {alone + max(frames - alone, 0) // time * time} frames, or repeat "
             "the last one."
         )
     if height % space or width % space:
