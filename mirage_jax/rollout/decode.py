@@ -129,7 +129,7 @@ def _decoder(codec: Any) -> Any:
 def _piece_decoder(codec: AutoencoderConfig) -> Any:
     return jax.jit(
         lambda params, latents, past: functional.apply(
-            codec, params, latents, past, method="_decode_piece"
+            codec, params, latents, past, method="decode_piece"
         )
     )
 
