@@ -113,16 +113,13 @@ def export_files(
     Args:
       stem: of the files to write, without suffix; several get numbers and an index file.
       entries: one for every tensor.
-      source: our file.
+      source: our file, which must have the parameters of the entries.
       shard_bytes: largest size of a file, if no single tensor is larger.
       dtype: of floating tensors; None keeps what they were.
       progress: called with the number of bytes read, after each tensor.
 
     Returns:
       The files with weights.
-
-    Raises:
-      ValueError: if our file does not hold exactly the parameters that the entries name.
     """
     ours = {tuple(name.split("/")): t for name, t in stored_tensors(source).items()}
     layout = _their_layout(entries, ours, source, dtype)
