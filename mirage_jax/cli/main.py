@@ -23,6 +23,7 @@ COMMANDS = {
     "record": ("mirage_jax.cli.record", "Record clips of a world with depth and cameras."),
     "encode": ("mirage_jax.cli.encode", "Encode prompts for training and generation."),
     "export": ("mirage_jax.cli.export", "Gather trained weights into a world's folder."),
+    "convert": ("mirage_jax.cli.convert", "Convert released weights, both ways."),
     "memory": ("mirage_jax.cli.memory", "Look into a saved memory."),
 }
 

@@ -109,8 +109,14 @@ def save_world(directory: str | Path, world: World, dtype: str | None = None) ->
     for name in _models(world.spec):
         path = directory / f"{WEIGHT_FILES[name]}.safetensors"
         files.save_params(path, world.params[name], {"world": world.spec.name}, dtype=dtype)
-    text = json.dumps({"format": 1, **config_lib.to_dict(world.spec)}, indent=2)
+    save_spec(directory, world.spec)
+
+
+def save_spec(directory: Path, spec: WorldSpec) -> Path:
+    """Write only the configs of a world's folder; returns the file."""
+    text = json.dumps({"format": 1, **config_lib.to_dict(spec)}, indent=2)
     (directory / CONFIG_FILE).write_text(text + "\n")
+    return directory / CONFIG_FILE
 
 
 def world_spec(config: Any) -> WorldSpec:

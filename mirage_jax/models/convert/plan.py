@@ -124,11 +124,14 @@ def plan_denoiser(
             )
         tensors |= beside
         given |= {k: v for k, v in branch.config.items() if k == "vace_layers"}
+    notes = [*_notes(backbone), *(_notes(branch) if branch else ())]
     if config is None:
         config = sizes.denoiser_config(tensors, given, heads=heads, branch_layers=branch_layers)
+    elif config.branch_layers and not sizes.has_branch(tensors):
+        config = dataclasses.replace(config, branch_layers=(), condition_channels=0)
+        notes.append("the config has a memory branch, of which no weights were given: left out")
     entries = denoiser_entries_for(tensors, config)
     check_entries(entries, flatten(abstract_params(config)), tensors, what="denoiser weights")
-    notes = [*_notes(backbone), *(_notes(branch) if branch else ())]
     return Plan("denoiser", config, entries, tensors, tuple(notes))
 
 
@@ -153,7 +156,8 @@ def plan_autoencoder(source: Source, config: AutoencoderConfig | None = None) ->
     if known is None:
         note = f"latents of {channels} channels are left unnormalised: no statistics are known"
         notes = (*notes, f"{source.path}: {note}")
-    given = statistics_params(config, known or LatentStatistics([0.0] * channels, [1.0] * channels))
+    plain = LatentStatistics([0.0] * channels, [1.0] * channels)
+    given = statistics_params(config, known or plain)
     ours: dict[TreePath, np.ndarray] = {
         (name,): np.asarray(values) for name, values in given.items()
     }
