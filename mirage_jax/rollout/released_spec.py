@@ -7,11 +7,14 @@ Read next: `world.py`; `configs/wan5b.py`, which says the same and more for the 
 
 from __future__ import annotations
 
-from mirage_jax.diffusion.config import SamplingConfig
+import dataclasses
+
+from mirage_jax.diffusion.config import RELEASE as RELEASE_SAMPLING
 from mirage_jax.memory.state import MemoryConfig
 from mirage_jax.models.autoencoder import AutoencoderConfig
+from mirage_jax.models.condition import RELEASE as RELEASE_CONDITION
 from mirage_jax.models.condition import ConditionConfig
-from mirage_jax.models.config import ChunkConfig
+from mirage_jax.models.config import release_chunk
 from mirage_jax.models.denoiser import DenoiserConfig
 from mirage_jax.rollout.world import WorldSpec
 
@@ -58,23 +61,18 @@ def released_spec(
             capacity=_CAPACITY, channels=channels, half_cell=False, rounding="nearest_even"
         ),
         condition=_condition(denoiser, channels),
-        chunk=ChunkConfig(latent_frames=9, preceding=2, temporal_stride=codec.temporal_stride),
-        sampling=SamplingConfig(steps=20),
+        chunk=dataclasses.replace(release_chunk(), temporal_stride=codec.temporal_stride),
+        sampling=RELEASE_SAMPLING,
     )
 
 
 def _condition(denoiser: DenoiserConfig, channels: int) -> ConditionConfig:
     """Tell what the branch is told by how many channels it takes beside the tokens."""
-    told = ConditionConfig(visibility=False, depth=False, rays=False, geometry=False)
-    extra = denoiser.condition_channels - channels
-    if not denoiser.branch_layers or extra == 0:
-        return told
+    extra = denoiser.condition_channels - channels if denoiser.branch_layers else 0
+    if extra in (0, channels):
+        return dataclasses.replace(RELEASE_CONDITION, score=extra)
     if extra == 1:
         return ConditionConfig(depth=False, rays=False, geometry=False)
-    if extra == channels:
-        return ConditionConfig(
-            visibility=False, depth=False, rays=False, geometry=False, score=channels
-        )
     raise ValueError(
         f"memory branch: got {denoiser.condition_channels} condition channels, expected "
         f"{channels}, {channels + 1} (visibility) or {2 * channels} (as released); give --config"

@@ -4,7 +4,7 @@ Conventions: for a module of the denoiser they have `<module>.lora_A.weight` [ra
 `<module>.lora_B.weight` [out, rank]. The release writes `pipe.dit.blocks.N.<module>`, PEFT adds
 `base_model.model.` and `.default`, Diffusers has its own module names under `transformer.`, others
 say `lora_down`, `lora_up`, `diffusion_model.`; all are read. The delta is B A with scale 1: where a
-file has `alpha` tensors, alpha / rank is multiplied into B.
+file states another, as `alpha` tensors or in PEFT's settings, it is multiplied into B.
 
 Read next: `../lora.py` for what a LoRA is with us.
 """
@@ -42,12 +42,14 @@ _SPELLINGS = (
     (r"\.lora_up\b", ".lora_B"),
 )
 
+_UNKNOWN_SETTINGS = ("alpha_pattern", "rank_pattern", "use_dora", "lora_bias")
+
 
 class _Scaled(NamedTuple):
-    """A tensor that is multiplied by alpha / rank when it is read."""
+    """A tensor that is multiplied by a scale when it is read."""
 
     tensor: Any
-    alpha: Any
+    scale: float
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,8 +61,7 @@ class _Scaled(NamedTuple):
 
     def read(self) -> np.ndarray:
         value = read(self.tensor)
-        scale = float(read(self.alpha).reshape(-1)[0]) / self.shape[1]
-        return (value.astype(np.float32) * scale).astype(value.dtype)
+        return (value.astype(np.float32) * self.scale).astype(value.dtype)
 
 
 def lora_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,8 +82,41 @@ def lora_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
     for name in [n for n in plain if n.endswith(".alpha")]:
         up = name.removesuffix("alpha") + "lora_B.weight"
         if up in plain:
-            plain[up] = _Scaled(plain[up], plain.pop(name))
+            alpha = float(read(plain.pop(name)).reshape(-1)[0])
+            plain[up] = _Scaled(plain[up], alpha / plain[up].shape[1])
     return plain
+
+
+def stated_scale(settings: Mapping[str, Any]) -> float:
+    """Return the scale of the delta that PEFT's settings state: alpha / rank, 1 if they do not.
+
+    Args:
+      settings: contents of an `adapter_config.json`, or what Diffusers keeps in a file's header;
+        may be empty.
+
+    Raises:
+      ValueError: if the settings ask for more than one low-rank product with one scale.
+    """
+    settings = {name.removeprefix("transformer."): value for name, value in settings.items()}
+    asked = [
+        n for n in ("alpha_pattern", "rank_pattern", "use_dora", "lora_bias") if settings.get(n)
+    ]
+    if asked:
+        raise ValueError(
+            f"LoRA settings: got {', '.join(f'{n} = {settings[n]!r}' for n in asked)}, expected one "
+            "alpha and rank for all modules; merge the adapter where it was trained"
+        )
+    alpha, rank = settings.get("lora_alpha"), settings.get("r")
+    if alpha is None or not rank:
+        return 1.0
+    return float(alpha) / (rank**0.5 if settings.get("use_rslora") else rank)
+
+
+def scaled(tensors: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """Multiply a scale into the B of every module, when it is read."""
+    if scale == 1.0:
+        return dict(tensors)
+    return {n: _Scaled(t, scale) if ".lora_B." in n else t for n, t in tensors.items()}
 
 
 def lora_entries(

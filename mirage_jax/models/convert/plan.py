@@ -26,7 +26,7 @@ from mirage_jax.models.convert.autoencoder import (
 )
 from mirage_jax.models.convert.denoiser import denoiser_entries_for
 from mirage_jax.models.convert.layout import Entry, check_entries, layout_of
-from mirage_jax.models.convert.lora import lora_entries, lora_tensors
+from mirage_jax.models.convert.lora import lora_entries, lora_tensors, scaled, stated_scale
 from mirage_jax.models.convert.sources import Source
 from mirage_jax.models.convert.stream import Progress, import_bytes, import_file
 from mirage_jax.models.convert.text_encoder import (
@@ -137,10 +137,14 @@ def plan_denoiser(
 
 def plan_lora(source: Source, config: DenoiserConfig) -> Plan:
     """Plan a LoRA of a denoiser; see `plan_denoiser` for errors."""
-    tensors = lora_tensors(source.tensors)
+    scale = stated_scale(source.adapter)
+    tensors = scaled(lora_tensors(source.tensors), scale)
     entries, shapes = lora_entries(tensors, config)
     check_entries(entries, shapes, tensors, what="LoRA weights")
-    return Plan("lora", config, entries, tensors, _notes(source))
+    notes = _notes(source)
+    if scale != 1.0:
+        notes = (*notes, f"{source.path}: its scale {scale:g} is multiplied into the weights")
+    return Plan("lora", config, entries, tensors, notes)
 
 
 def plan_autoencoder(source: Source, config: AutoencoderConfig | None = None) -> Plan:

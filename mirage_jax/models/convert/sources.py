@@ -2,7 +2,8 @@
 
 Conventions: a source is safetensors or PyTorch (`.pth`, `.pt`, `.bin`). Shards are named by an
 index file (`*.index.json`), which must agree with them. In a folder the index counts, else all its
-weight files of one kind together. A `config.json` beside the weights is read for the sizes.
+weight files of one kind together. A `config.json` beside the weights is read for the sizes, and
+what PEFT says of a LoRA, in `adapter_config.json` or the file's header, for its scale.
 
 Read next: `stream.py` for who reads the tensors.
 """
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from mirage_jax.models.convert.torch_file import torch_tensors
-from mirage_jax.models.tensor_file import StoredTensor, stored_tensors
+from mirage_jax.models.tensor_file import StoredTensor, stored_metadata, stored_tensors
 
 _INDEX = ".index.json"
 _TORCH = (".pth", ".pt", ".bin")
+_ADAPTER = "lora_adapter_metadata"  # where Diffusers keeps PEFT's settings in a header
 _KINDS = ((".safetensors",), _TORCH)
 
 
@@ -30,12 +32,14 @@ class Source:
       tensors: name -> tensor in a file.
       others: names of values in the files that are no tensors, e.g. a step counter.
       config: contents of the `config.json` beside the weights; empty where there is none.
+      adapter: PEFT's settings of a LoRA; empty where there are none.
     """
 
     path: Path
     tensors: Mapping[str, StoredTensor]
     others: tuple[str, ...] = ()
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    adapter: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def open_source(path: str | Path) -> Source:
@@ -67,7 +71,10 @@ def open_source(path: str | Path) -> Source:
         others += rest
     if listed is not None:
         _check_index(path, listed, tensors)
-    return Source(path, tensors, tuple(others), _config(path))
+    adapter = _json_beside(path, "adapter_config.json")
+    for file in (file for file in files if file.suffix not in _TORCH):
+        adapter |= json.loads(stored_metadata(file).get(_ADAPTER, "{}"))
+    return Source(path, tensors, tuple(others), _json_beside(path, "config.json"), adapter)
 
 
 def _files(path: Path) -> tuple[list[Path], dict[str, str] | None]:
@@ -137,8 +144,8 @@ def _check_index(path: Path, listed: Mapping[str, str], tensors: Mapping[str, An
         )
 
 
-def _config(path: Path) -> dict[str, Any]:
-    file = (path if path.is_dir() else path.parent) / "config.json"
+def _json_beside(path: Path, name: str) -> dict[str, Any]:
+    file = (path if path.is_dir() else path.parent) / name
     if not file.is_file():
         return {}
     try:
