@@ -98,13 +98,11 @@ def stated_scale(settings: Mapping[str, Any]) -> float:
       ValueError: if the settings ask for more than one low-rank product with one scale.
     """
     settings = {name.removeprefix("transformer."): value for name, value in settings.items()}
-    asked = [
-        n for n in ("alpha_pattern", "rank_pattern", "use_dora", "lora_bias") if settings.get(n)
-    ]
+    asked = {name: settings[name] for name in _UNKNOWN_SETTINGS if settings.get(name)}
     if asked:
         raise ValueError(
-            f"LoRA settings: got {', '.join(f'{n} = {settings[n]!r}' for n in asked)}, expected one "
-            "alpha and rank for all modules; merge the adapter where it was trained"
+            f"LoRA settings: got {asked}, expected one alpha and one rank for all modules; merge "
+            "the adapter where it was trained"
         )
     alpha, rank = settings.get("lora_alpha"), settings.get("r")
     if alpha is None or not rank:
