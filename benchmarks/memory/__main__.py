@@ -1,0 +1,54 @@
+"""`python -m benchmarks.memory [--quick]`: all parts, and one line of JSON at the end.
+
+Read next: `read_speed.py`.
+"""
+
+import argparse
+import json
+import platform
+import time
+from typing import Any
+
+import jax
+
+from benchmarks.memory import growth, peers, read_speed
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Measure every part; quick takes fewer rounds and shorter rollouts, not other sizes."""
+    rounds = 3 if quick else 11
+    reads = read_speed.measure((100_000, 1_000_000), rounds)
+    grown = growth.measure(
+        (100_000, 10_000_000) if quick else (100_000, 1_000_000, 10_000_000), rounds
+    )
+    million = reads["volume_1e6"]
+    return {
+        "speedup_vs_release_1e6": million["speedup"],
+        "ms_1e6": million["ms"]["ours"],
+        "limit_ms_1e6": million["limit_ms"],
+        "ms_1e6_surface": reads["surface_1e6"]["ms"]["ours"],
+        "growth_1e5_1e7": max(grown["growth"]["behind"], grown["growth"]["back"]),
+        "write_growth_1e5_1e7": grown["growth"]["write"],
+        "read": reads,
+        "growth": grown,
+    }
+
+
+def main() -> None:
+    """Parse the command line, run, print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: within 50 seconds")
+    start = time.perf_counter()
+    quick = parser.parse_args().quick
+    about = {
+        "peer": peers.peer_name(),
+        "jax": jax.__version__,
+        "machine": platform.machine(),
+        "quick": quick,
+    }
+    figures = run(quick)
+    print(json.dumps(about | figures | {"seconds": round(time.perf_counter() - start, 1)}))
+
+
+if __name__ == "__main__":
+    main()

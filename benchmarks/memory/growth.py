@@ -1,0 +1,107 @@
+"""Does a read or a write slow down with what is stored but not seen?
+
+A city of equal rooms; the camera stands in the first and sees nothing but its walls. The memory
+grows room by room. One read looks at the wall with the whole city *behind* it, one the other way,
+with the city at the camera's *back*. A write adds a chunk of nine frames seen there.
+
+Read next: `rollout.py` (bytes).
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import timing
+from benchmarks.memory import scenes, stored
+from benchmarks.memory.read_speed import read_jit
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.memory.state import LatentMemory, MemoryConfig, empty
+from mirage_jax.memory.write import WriteReport, write_frames
+
+_ROOM_ROWS = 100_000
+_FRAMES = 9
+
+
+@functools.partial(jax.jit, static_argnums=5, donate_argnums=0)
+def _write_frames(
+    memory: LatentMemory,
+    latents: jax.Array,
+    depth: jax.Array,
+    keep: jax.Array,
+    camera: Camera,
+    config: MemoryConfig,
+) -> tuple[LatentMemory, WriteReport]:
+    return write_frames(memory, latents, depth, keep, camera, config, 1)
+
+
+def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
+    """Time reads and writes at each number of stored rows.
+
+    Each memory has room for its rows and for the chunks that the timed writes add.
+
+    Args:
+        counts: rows stored, ascending multiples of 1e5.
+        rounds: timed rounds.
+
+    Returns:
+        Milliseconds by count (`behind`, `back`, `write`), and their growth from the first count to
+        the last (`growth`).
+    """
+    print("growth: rooms of 1e5 rows, bfloat16 tokens; the camera sees one room")
+    ms: dict[str, dict[str, float]] = {}
+    for count in counts:
+        spare = (rounds + 2) * _FRAMES * scenes.GRID_HW[0] * scenes.GRID_HW[1]
+        config = MemoryConfig(count + spare, scenes.CHANNELS, token_dtype="bfloat16")
+        memory = _city(count, config)
+        ms[f"{count:.0e}"] = _time_reads(memory, config, rounds)
+        ms[f"{count:.0e}"]["write"] = _time_write(memory, config, rounds)
+        print(f"  {count:>10,} rows: " + _listed(ms[f"{count:.0e}"]) + " ms")
+    first, last = (ms[f"{counts[i]:.0e}"] for i in (0, -1))
+    growth = {name: round(last[name] / first[name], 2) for name in first}
+    print(f"  last over first: {_listed(growth)}")
+    return {"ms": ms, "growth": growth}
+
+
+def _city(rows: int, config: MemoryConfig) -> LatentMemory:
+    memory = empty(config)
+    for number in range(rows // _ROOM_ROWS):
+        points = scenes.city_room(number, _ROOM_ROWS)
+        memory = stored.extend(memory, points, config, number * _ROOM_ROWS)
+    return memory
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+
+
+def _time_reads(memory: LatentMemory, config: MemoryConfig, rounds: int) -> dict[str, float]:
+    behind = scenes.room_camera()
+    cameras = {"behind": behind, "back": scenes.turned(behind, 180)}
+    calls = {
+        name: functools.partial(read_jit, memory, camera, scenes.GRID_HW, config)
+        for name, camera in cameras.items()
+    }
+    return timing.interleave(calls, rounds)
+
+
+def _time_write(memory: LatentMemory, config: MemoryConfig, rounds: int) -> float:
+    """Return the milliseconds of adding a chunk in place; uses the memory up."""
+    shape = (_FRAMES, *scenes.GRID_HW)
+    camera = scenes.cameras_along(scenes.room_camera(), _FRAMES)
+    arguments = jax.device_put(
+        (
+            np.zeros((*shape, scenes.CHANNELS), np.float32),
+            np.linspace(1, 6, int(np.prod(shape)), dtype=np.float32).reshape(shape),
+            np.ones(shape, bool),
+            camera,
+        )
+    )
+
+    def add() -> WriteReport:
+        nonlocal memory
+        memory, report = _write_frames(memory, *arguments, config)
+        return report
+
+    return timing.interleave({"write": add}, rounds)["write"]

@@ -1,0 +1,100 @@
+"""One 44x80x48 view, ours and the release's algorithm taking turns; nine views in one call.
+
+Two scenes of n points in view: a full frustum, where near points hide far ones, and one surface,
+where nothing is hidden and every point has to be looked at. Beside each time stands the limit:
+bytes of positions read once over the copy bandwidth of this machine.
+
+Read next: `agreement.py` (are the pictures the same), `growth.py`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import timing
+from benchmarks.memory import agreement, peers, scenes, stored
+from mirage_jax.memory.read import read
+from mirage_jax.memory.state import release_config
+
+_SCENES: dict[str, Callable[[int], scenes.Points]] = {
+    "volume": scenes.frustum_volume,
+    "surface": scenes.single_surface,
+}
+_VIEWS = 9
+
+read_jit = jax.jit(read, static_argnums=(2, 3))
+
+
+def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
+    """Time both scenes at each number of points in view.
+
+    Args:
+        counts: points in view.
+        rounds: timed rounds; the peer takes part in each.
+
+    Returns:
+        Scene -> count -> figures; see `_measure_scene`.
+    """
+    bandwidth = timing.copy_bandwidth()
+    result: dict[str, Any] = {"copy_gb_s": round(bandwidth / 1e9, 2)}
+    print(f"read: 44x80 cells, 48 channels, float32; copy {bandwidth / 1e9:.1f} GB/s")
+    for name, make in _SCENES.items():
+        for count in counts:
+            figures = _measure_scene(make(count), bandwidth, rounds)
+            result[f"{name}_{count:.0e}".replace("e+0", "e")] = figures
+            _print_scene(f"{name} {count:,}", figures)
+    return result
+
+
+def _measure_scene(points: scenes.Points, bandwidth: float, rounds: int) -> dict[str, Any]:
+    count = len(points.positions)
+    config = release_config(capacity=count, channels=scenes.CHANNELS)
+    memory = stored.filled(points.positions, config)
+    tokens = scenes.tokens_of(0, count)
+    nine = scenes.cameras_along(points.camera, _VIEWS)
+    singles = [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], nine) for i in range(_VIEWS)]
+
+    def ours(camera: Any) -> Any:
+        return read_jit(memory, camera, scenes.GRID_HW, config)
+
+    peer = peers.make_peers(points.positions, tokens, points.camera)
+    calls = {"ours": lambda: ours(points.camera), **peer}
+    ms = timing.interleave(calls, rounds)
+    views = {"one call": lambda: ours(nine), "nine calls": lambda: [ours(one) for one in singles]}
+    ms |= timing.interleave(views, rounds)
+    fastest = min(ms[name] for name in peer if name != "lean")
+    return {
+        "ms": {name: round(value, 3) for name, value in ms.items()},
+        "limit_ms": round(1e3 * 12 * count / bandwidth, 3),
+        "speedup": round(fastest / ms["ours"], 1),
+        **_compare(ours(points.camera), next(iter(peer.values()))(), points, tokens),
+    }
+
+
+def _compare(found: Any, peer: tuple, points: scenes.Points, tokens: np.ndarray) -> dict[str, Any]:
+    """Compare our read with the peer's on one thread, and with the float64 oracle."""
+    view = peers.view_of(points.camera)
+    mine = agreement.winners(found.tokens[0], found.visibility[0])
+    truth = peers.read_numpy(points.positions, tokens, view, np.float64)
+    against = {"peer": agreement.winners(*peer), "oracle": agreement.winners(*truth)}
+    return {
+        f"cells_unlike_{name}": agreement.compare(
+            mine, other, points.positions, view
+        )._asdict()
+        for name, other in against.items()
+    }
+
+
+def _print_scene(title: str, figures: dict[str, Any]) -> None:
+    ms = figures["ms"]
+    peer = ", ".join(
+        f"{name} {ms[name]:.0f}" for name in ms if name not in ("ours", "one call", "nine calls")
+    )
+    print(
+        f"  {title}: {ms['ours']:.2f} ms (limit {figures['limit_ms']:.2f}; release {peer} ms: "
+        f"{figures['speedup']:.0f}x); nine views {ms['one call']:.2f} in one call, "
+        f"{ms['nine calls']:.2f} in nine; unlike oracle {figures['cells_unlike_oracle']}, "
+        f"peer {figures['cells_unlike_peer']}"
+    )

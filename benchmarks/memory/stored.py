@@ -1,0 +1,49 @@
+"""Fill a memory with given points as a rollout would: one chunk of nine frames at a time.
+
+Read next: `read_speed.py`, `growth.py`.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.memory.scenes import CHANNELS, GRID_HW, tokens_of
+from mirage_jax.memory.state import LatentMemory, MemoryConfig, empty
+from mirage_jax.memory.write import Rows, write
+
+CHUNK_ROWS = 9 * GRID_HW[0] * GRID_HW[1]
+
+_write = functools.partial(jax.jit, static_argnums=2, donate_argnums=0)(write)
+
+
+def filled(positions: np.ndarray, config: MemoryConfig) -> LatentMemory:
+    """Return a memory of the points in their order, tokens as in `scenes.tokens_of`."""
+    return extend(empty(config), positions, config)
+
+
+def extend(
+    memory: LatentMemory, positions: np.ndarray, config: MemoryConfig, first: int = 0
+) -> LatentMemory:
+    """Add points numbered from `first`; the given memory is used up."""
+    for rows in _chunks(positions, first):
+        memory, _ = _write(memory, rows, config)
+    return memory
+
+
+def _chunks(positions: np.ndarray, first: int) -> Iterator[Rows]:
+    """Yield rows in chunks of one size, the last filled up with rows that are not kept."""
+    for start in range(0, len(positions), CHUNK_ROWS):
+        part = positions[start : start + CHUNK_ROWS]
+        places = np.zeros((CHUNK_ROWS, 3), np.float32)
+        places[: len(part)] = part
+        yield Rows(
+            positions=jnp.asarray(places),
+            tokens=jnp.asarray(tokens_of(first + start, CHUNK_ROWS, CHANNELS)),
+            origin=jnp.zeros((CHUNK_ROWS, 3), jnp.float32),
+            depth=jnp.ones(CHUNK_ROWS, jnp.float32),
+            time=jnp.full(CHUNK_ROWS, (first + start) // CHUNK_ROWS, jnp.int32),
+            keep=jnp.arange(CHUNK_ROWS) < len(part),
+        )
