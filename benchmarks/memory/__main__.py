@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.memory import growth, peers, read_speed
+from benchmarks.memory import growth, peers, read_speed, rollout
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def run(quick: bool) -> dict[str, Any]:
     grown = growth.measure(
         (100_000, 10_000_000) if quick else (100_000, 1_000_000, 10_000_000), rounds
     )
+    walked = rollout.measure(*((("unseen",), 8) if quick else (("unseen", "append"), 24)))
     million = reads["volume_1e6"]
     return {
         "speedup_vs_release_1e6": million["speedup"],
@@ -29,8 +30,13 @@ def run(quick: bool) -> dict[str, Any]:
         "ms_1e6_surface": reads["surface_1e6"]["ms"]["ours"],
         "growth_1e5_1e7": max(grown["growth"]["behind"], grown["growth"]["back"]),
         "write_growth_1e5_1e7": grown["growth"]["write"],
+        "cache_ratio_vs_rgb": walked["unseen"]["ratio_vs_rgb"],
+        "coverage": walked["unseen"]["coverage"],
+        "coverage_rgb": walked["rgb"]["coverage"],
+        "revisit_growth": walked["unseen"]["revisit_growth"],
         "read": reads,
         "growth": grown,
+        "rollout": walked,
     }
 
 

@@ -28,9 +28,7 @@ def winners(tokens: object, mask: object) -> np.ndarray:
     return np.where(mask.reshape(-1), tokens[:, 0].astype(np.int64), -1)
 
 
-def compare(
-    first: np.ndarray, second: np.ndarray, positions: np.ndarray, view: View
-) -> Difference:
+def compare(first: np.ndarray, second: np.ndarray, positions: np.ndarray, view: View) -> Difference:
     """Classify the cells in which two reads show different points.
 
     Args:

@@ -80,9 +80,7 @@ def _compare(found: Any, peer: tuple, points: scenes.Points, tokens: np.ndarray)
     truth = peers.read_numpy(points.positions, tokens, view, np.float64)
     against = {"peer": agreement.winners(*peer), "oracle": agreement.winners(*truth)}
     return {
-        f"cells_unlike_{name}": agreement.compare(
-            mine, other, points.positions, view
-        )._asdict()
+        f"cells_unlike_{name}": agreement.compare(mine, other, points.positions, view)._asdict()
         for name, other in against.items()
     }
 

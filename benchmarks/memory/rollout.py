@@ -1,15 +1,15 @@
 """Bytes of a 20-chunk rollout that comes back to where it was, beside a cache of pixels.
 
-The camera walks round a procedural room for five chunks and back, twice. No pose repeats exactly:
-on every lap it looks a little elsewhere from a little beside. Depth is exact, on the release's grid
-(44x80 cells of 16x16 pixels); every fourth frame is a latent frame.
+The camera walks round a procedural room for five chunks and back, and once more: the second lap
+takes the same poses, or in *between* those halfway. Depth is exact, on the release's grid (44x80
+cells of 16x16 pixels); every fourth frame is a latent frame.
 
-Coverage is the share of cells of views between the rollout's own, every second lap's poses shifted
-by half a step, that show a row within 5 % of the true depth: a row seen through a hole does not
-count. The RGB cache keeps xyz in float32 and rgb in uint8, 15 bytes, of every pixel of each latent
-frame, which is what RGB pipelines append; its coverage is measured on a quarter of the resolution
-in views of that resolution. *Deduplicated* is the cache that holds only pixels of the cells our
-memory holds.
+Coverage is measured in views a quarter of a step off the poses: the share of still cells that show
+a row within 5 % of the true depths inside the cell, so that what is seen through a hole does not
+count. The RGB cache appends, as RGB pipelines do, every pixel of each latent frame: xyz in float32
+and rgb in uint8, 15 bytes. Its coverage is measured in the same views on the same cells, from a
+quarter of its pixels. *First way* is that cache after the first walk out, as if coming back cost
+nothing; *deduplicated* one of just the pixels whose cells ours holds.
 
 Read next: `balance.py`.
 """
@@ -32,10 +32,16 @@ from mirage_jax.memory.write import write_frames
 
 CHUNKS, REVISIT = 20, 10
 _NEW_FRAMES, _LEG_CHUNKS = 8, 5
+# Latent frames until the camera first turns back.
+FIRST_WAY = 1 + _LEG_CHUNKS * _NEW_FRAMES
 _PIXELS_PER_CELL, _PIXEL_BYTES = 256, 15
 _RIGHT_DEPTH = 0.05
 _SEED = 3
-_QUARTER = 4
+# Rays per cell side from which the range of depths inside a cell is known.
+_FINE = 4
+
+
+_write = jax.jit(write_frames, static_argnums=5, donate_argnums=0)
 
 
 class Frames(NamedTuple):
@@ -46,26 +52,30 @@ class Frames(NamedTuple):
     static: np.ndarray
 
 
+class Views(NamedTuple):
+    """Cameras [f] to measure coverage in, the depths inside each cell, and what stands still."""
+
+    camera: Camera
+    least: np.ndarray
+    greatest: np.ndarray
+    static: np.ndarray
+
+
 class Usage(NamedTuple):
-    """What a memory took: rows and bytes after each chunk, and its coverage of the views."""
+    """What a memory took: rows and bytes after each chunk."""
 
     rows: list[int]
     bytes: list[int]
-    coverage: float
 
 
 def policies() -> dict[str, MemoryConfig]:
     """Return the configs that are compared; the first is the one the ratios are stated for."""
     capacity = (1 + CHUNKS * _NEW_FRAMES) * scenes.GRID_HW[0] * scenes.GRID_HW[1]
     plain = MemoryConfig(capacity, scenes.CHANNELS, token_dtype="bfloat16")
-    return {
-        "unseen": dataclasses.replace(plain, write_where="unseen"),
-        "voxel": dataclasses.replace(plain, retention="voxel", voxel_size=0.08),
-        "append": plain,
-    }
+    return {"unseen": dataclasses.replace(plain, write_where="unseen"), "append": plain}
 
 
-def measure(names: tuple[str, ...] = ("unseen", "voxel", "append"), views: int = 24) -> dict:
+def measure(names: tuple[str, ...] = ("unseen", "append"), views: int = 24) -> dict[str, Any]:
     """Run the rollout under each policy and compare bytes and coverage with the RGB cache.
 
     Args:
@@ -75,36 +85,43 @@ def measure(names: tuple[str, ...] = ("unseen", "voxel", "append"), views: int =
     Returns:
         Figures by policy, and of the RGB cache.
     """
-    walk = render(walk_places(CHUNKS * _NEW_FRAMES + 1), scenes.GRID_HW)
-    places = walk_places(CHUNKS * _NEW_FRAMES + 1, shift=0.5)
-    places = places[np.linspace(0, len(places) - 2, views).astype(int)]
-    held_out = render(places, scenes.GRID_HW)
-    used = {name: remember(walk, held_out, policies()[name]) for name in names}
+    walk = render(walk_poses(), scenes.GRID_HW)
+    between = render(walk_poses(second_lap=0.5), scenes.GRID_HW)
+    places = walk_poses(shift=0.25)
+    held_out = views_of(places[np.linspace(0, len(places) - 2, views).astype(int)])
     pixels = int(walk.static.sum()) * _PIXELS_PER_CELL
-    rgb = {"bytes": pixels * _PIXEL_BYTES, "coverage": round(rgb_coverage(walk, places), 4)}
+    rgb = {"bytes": pixels * _PIXEL_BYTES, "coverage": round(rgb_coverage(walk, held_out), 4)}
     print(f"rollout: {CHUNKS} chunks, out and back twice; rgb cache {_described(rgb)}")
     result: dict[str, Any] = {"rgb": rgb}
-    for name, usage in used.items():
-        result[name] = _figures(usage, rgb["bytes"])
+    for name in names:
+        config = policies()[name]
+        memory, usage = remember(walk, config)
+        shown = coverage(memory, held_out, config)
+        again = remember(between, config)[1]
+        result[name] = _figures(usage, again, shown, rgb["bytes"])
+        once = int(walk.static[:FIRST_WAY].sum()) * _PIXELS_PER_CELL * _PIXEL_BYTES
+        result[name]["ratio_vs_rgb_first_way"] = round(once / usage.bytes[-1], 1)
         print(f"  {name}: {_described(result[name])}")
     return result
 
 
-def walk_places(count: int, shift: float = 0.0) -> np.ndarray:
-    """Return camera poses [count, 4, 4] of a walk out and back, twice, never quite the same."""
+def walk_poses(shift: float = 0.0, second_lap: float = 0.0) -> np.ndarray:
+    """Return camera poses [161, 4, 4] of a walk out and back, twice.
+
+    Args:
+        shift: steps by which all poses are later on the path.
+        second_lap: further steps of the second lap.
+    """
     config = procedural.ProceduralConfig()
-    step = np.arange(count) + shift
-    leg = _LEG_CHUNKS * _NEW_FRAMES
-    along = leg - np.abs(step % (2 * leg) - leg)
-    lap = step // leg
-    angle = 0.4 + 2.6 * along / leg
-    radius = 0.30 + 0.004 * np.sin(1.7 * lap + 0.05 * step)
-    yaw = angle + math.pi / 2 + 0.7 + 0.5 * np.sin(2 * np.pi * along / leg) + 0.03 * np.sin(lap)
-    size = np.array(config.room)
+    count, leg = 1 + CHUNKS * _NEW_FRAMES, _LEG_CHUNKS * _NEW_FRAMES
+    step = np.arange(count) + shift + second_lap * (np.arange(count) >= 2 * leg)
+    along = 1 - np.abs(step % (2 * leg) - leg) / leg
+    angle = 0.4 + 2.6 * along
+    yaw = angle + math.pi / 2 + 0.7 + 0.5 * np.sin(2 * np.pi * along)
     poses = np.tile(np.eye(4), (count, 1, 1))
-    poses[:, 0, 3] = size[0] * (0.5 + radius * np.cos(angle))
-    poses[:, 1, 3] = size[1] * (0.5 + radius * np.sin(angle))
-    poses[:, 2, 3] = 1.5 + 0.02 * np.sin(lap)
+    poses[:, 0, 3] = config.room[0] * (0.5 + 0.3 * np.cos(angle))
+    poses[:, 1, 3] = config.room[1] * (0.5 + 0.3 * np.sin(angle))
+    poses[:, 2, 3] = 1.5
     poses[:, :3, 0] = np.stack([np.sin(yaw), -np.cos(yaw), 0 * yaw], axis=-1)
     poses[:, :3, 1] = (0, 0, -1)
     poses[:, :3, 2] = np.stack([np.cos(yaw), np.sin(yaw), 0 * yaw], axis=-1)
@@ -124,9 +141,24 @@ def render(poses: np.ndarray, hw: tuple[int, int]) -> Frames:
     )
 
 
-def remember(walk: Frames, held_out: Frames, config: MemoryConfig) -> Usage:
-    """Write the walk chunk by chunk and read the held-out views at the end."""
-    write = jax.jit(write_frames, static_argnums=5, donate_argnums=0)
+def views_of(poses: np.ndarray) -> Views:
+    """Return views on the grid, with the range of depths inside each cell."""
+    height, width = scenes.GRID_HW
+    fine = render(poses, (_FINE * height, _FINE * width))
+    cells = (len(poses), height, _FINE, width, _FINE)
+    depth, static = fine.depth.reshape(cells), fine.static.reshape(cells)
+    camera = render(poses[:1], scenes.GRID_HW).camera
+    intrinsics = np.repeat(camera.intrinsics, len(poses), axis=0)
+    return Views(
+        Camera(poses.astype(np.float32), intrinsics),
+        depth.min(axis=(2, 4)),
+        depth.max(axis=(2, 4)),
+        static.all(axis=(2, 4)),
+    )
+
+
+def remember(walk: Frames, config: MemoryConfig) -> tuple[LatentMemory, Usage]:
+    """Write a walk chunk by chunk."""
     memory = empty(config)
     rows, size = [], []
     for chunk in range(CHUNKS):
@@ -136,42 +168,33 @@ def remember(walk: Frames, held_out: Frames, config: MemoryConfig) -> Usage:
         keep = part.static & ((np.arange(_NEW_FRAMES + 1) > 0) | (chunk == 0))[:, None, None]
         latents = np.zeros((*part.depth.shape, config.channels), np.float32)
         times = np.arange(first, first + _NEW_FRAMES + 1, dtype=np.int32)
-        memory, _ = write(memory, latents, part.depth, keep, part.camera, config, times)
+        memory, _ = _write(memory, latents, part.depth, keep, part.camera, config, times)
         rows.append(int(memory.count))
         size.append(nbytes(memory).used)
-    return Usage(rows, size, coverage(memory, held_out, config))
+    return memory, Usage(rows, size)
 
 
-def coverage(memory: LatentMemory, views: Frames, config: MemoryConfig) -> float:
-    """Return the share of still cells that show a row within 5 % of the true depth."""
-    right, total = 0, 0
-    for i in range(len(views.depth)):
+def coverage(memory: LatentMemory, views: Views, config: MemoryConfig) -> float:
+    """Return the share of still cells that show a row at the right depth."""
+    depth = np.zeros_like(views.least)
+    for i in range(len(depth)):
         camera = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], views.camera)
-        found = read_jit(memory, camera, scenes.GRID_HW, config)
-        shown = np.asarray(found.visibility[0]) & _right(found.depth[0], views.depth[i])
-        right += int((shown & views.static[i]).sum())
-        total += int(views.static[i].sum())
-    return right / total
+        depth[i] = read_jit(memory, camera, scenes.GRID_HW, config).depth[0]
+    return _share_right(depth, views)
 
 
-def rgb_coverage(walk: Frames, places: np.ndarray, every: int = 8) -> float:
-    """Return the coverage of a cache of all pixels, at a quarter of the resolution.
-
-    Args:
-        walk: the rollout.
-        places: poses of the held-out views.
-        every: only each so-manieth view is measured, since each looks at every pixel stored.
-    """
-    hw = tuple(_QUARTER * side for side in scenes.GRID_HW)
-    views = render(places[::every], hw)
-    nearest = np.full((len(views.depth), hw[0] * hw[1]), np.inf, np.float32)
-    for start in range(0, len(walk.depth), 8):
-        frames = render(np.asarray(walk.camera.cam_to_world[start : start + 8]), hw)
-        points = unproject(frames.depth, frames.camera)[frames.static]
-        for i in range(len(views.depth)):
-            _nearest_depth(nearest[i], points, Camera(*(leaf[i] for leaf in views.camera)), hw)
-    shown = _right(nearest.reshape(views.depth.shape), views.depth) & views.static
-    return float(shown.sum() / views.static.sum())
+def rgb_coverage(walk: Frames, views: Views) -> float:
+    """Return the same share for a cache of pixels, from a quarter of each frame's sides."""
+    fine = tuple(_FINE * side for side in scenes.GRID_HW)
+    nearest = np.full((len(views.least), views.least[0].size), np.inf, np.float32)
+    # The second lap and the ways back repeat the poses of the first way out.
+    for pose in np.asarray(walk.camera.cam_to_world[:FIRST_WAY]):
+        frame = render(pose[None], fine)
+        points = unproject(frame.depth, frame.camera)[frame.static]
+        for i in range(len(nearest)):
+            camera = Camera(*(leaf[i] for leaf in views.camera))
+            _nearest_depth(nearest[i], points, camera, scenes.GRID_HW)
+    return _share_right(nearest.reshape(views.least.shape), views)
 
 
 def _nearest_depth(
@@ -185,18 +208,22 @@ def _nearest_depth(
     np.minimum.at(nearest, cell, depth[inside])
 
 
-def _right(depth: Any, truth: np.ndarray) -> np.ndarray:
-    return np.abs(np.asarray(depth) - truth) <= _RIGHT_DEPTH * truth
+def _share_right(depth: np.ndarray, views: Views) -> float:
+    """Return the share of still cells whose depth is among those inside the cell, 5 % about."""
+    right = depth >= (1 - _RIGHT_DEPTH) * views.least
+    right &= depth <= (1 + _RIGHT_DEPTH) * views.greatest
+    return float((right & views.static).sum() / views.static.sum())
 
 
-def _figures(usage: Usage, rgb_bytes: int) -> dict[str, Any]:
+def _figures(usage: Usage, again: Usage, shown: float, rgb_bytes: int) -> dict[str, Any]:
     row_bytes = usage.bytes[-1] / usage.rows[-1]
     return {
         "bytes": usage.bytes[-1],
         "bytes_per_chunk": usage.bytes,
         "row_bytes": round(row_bytes, 1),
-        "coverage": round(usage.coverage, 4),
+        "coverage": round(shown, 4),
         "revisit_growth": round(usage.rows[-1] / usage.rows[REVISIT - 1] - 1, 4),
+        "revisit_growth_between": round(again.rows[-1] / again.rows[REVISIT - 1] - 1, 4),
         "ratio_vs_rgb": round(rgb_bytes / usage.bytes[-1], 1),
         "ratio_vs_rgb_deduplicated": round(_PIXELS_PER_CELL * _PIXEL_BYTES / row_bytes, 1),
     }
