@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.golden.check import CASES, check, main
+from tests.other_sizes import write_other_sizes
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -36,3 +37,10 @@ def test_a_changed_number_fails_its_case_and_the_command(file, array, case, tmp_
 def test_the_command_refuses_what_is_no_directory(tmp_path, capsys):
     assert main([str(tmp_path / "absent")]) == 2
     assert "expected one directory" in capsys.readouterr().out
+
+
+def test_sizes_are_read_and_not_assumed(tmp_path):
+    write_other_sizes(tmp_path)
+    for case in ("denoiser", "vae", "unipc", "flow_loss"):
+        lines = check(tmp_path, case)
+        assert all(line.passed for line in lines), lines

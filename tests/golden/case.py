@@ -3,6 +3,7 @@
 Read next: `check.py`.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,3 +34,16 @@ def relative_error(got: Any, expected: Any) -> float:
 def within(name: str, error: float, limit: float, note: str = "") -> Line:
     """Return the line of a case that passes up to a limit."""
     return Line(name, error, error <= limit, note)
+
+
+def combined(name: str, parts: Iterable[Line]) -> Line:
+    """Return one line for a case of several parts: the worst error, and what is to be said."""
+    parts = list(parts)
+    notes = [
+        f"{part.name}{'' if part.passed else ' FAILS'}: {part.note or f'{part.error:.2e}'}"
+        for part in parts
+        if part.note or not part.passed
+    ]
+    worst = max((part.error for part in parts), default=float("inf"))
+    passed = bool(parts) and all(part.passed for part in parts)
+    return Line(name, worst, passed, "; ".join(notes))

@@ -26,7 +26,7 @@ from mirage_jax.rollout.loop import ChunkResult, RolloutConfig, rollout
 from mirage_jax.rollout.plan import PlannedChunk, plan_chunks
 from mirage_jax.rollout.world import World, WorldSpec
 from mirage_jax.world_model import grid_camera
-from tests.golden.case import Line, relative_error, within
+from tests.golden.case import Line, combined, relative_error, within
 from tests.golden.release_files import (
     arrays,
     autoencoder,
@@ -43,6 +43,15 @@ _EDGE = 1e-4  # cells
 
 def selection(directory: Path) -> Iterator[Line]:
     """Compare overlaps of past frames, the references picked, and chunk plans."""
+    yield combined("selection", _selection(directory))
+
+
+def whole_rollout(directory: Path) -> Iterator[Line]:
+    """Compare a rollout of several chunks: latents, references, memory, frames."""
+    yield combined("rollout", _whole_rollout(directory))
+
+
+def _selection(directory: Path) -> Iterator[Line]:
     given, memory = sizes(directory, "selection.json"), arrays(directory, "memory.npz")
     hw = memory["latents"].shape[2:]
     points = memory["points1"][memory["valid1"]]
@@ -53,9 +62,9 @@ def selection(directory: Path) -> Iterator[Line]:
     expected = np.asarray(given["iou"])
     off = np.where((expected >= low) & (expected <= high), 0.0, np.abs(overlaps - expected))
     note = "" if np.abs(overlaps - expected).max() < 1e-6 else "up to rounding at edges of views"
-    yield within("selection.overlap", float(off.max()), 1e-6, note)
+    yield within("overlap", float(off.max()), 1e-6, note)
     chosen = best_views(overlaps, config.most, config.threshold)
-    yield _choice("selection.picked", chosen, given["selected"], (low, high), config)
+    yield _choice("picked", chosen, given["selected"], (low, high), config)
     longest = max(chunk[2] for plan in given["plans"].values() for chunk in plan)
     stride = autoencoder(directory)[0].temporal_stride
     chunk = release_chunk(latent_frames=1 + (longest - 1) // stride)
@@ -65,7 +74,7 @@ def selection(directory: Path) -> Iterator[Line]:
         if [[c.start, c.stop, c.model_frames] for c in plan_chunks(int(frames), chunk)] != plan
     ]
     note = f"plans of {', '.join(wrong)} frames differ" if wrong else ""
-    yield Line("selection.plans", float(len(wrong)), not wrong, note)
+    yield Line("plans", float(len(wrong)), not wrong, note)
 
 
 def overlap_bounds(
@@ -122,28 +131,25 @@ def _choice(
     return Line(name, float(not possible), bool(possible), note)
 
 
-def whole_rollout(directory: Path) -> Iterator[Line]:
-    """Compare a rollout of several chunks: latents, references, memory, frames."""
+def _whole_rollout(directory: Path) -> Iterator[Line]:
     case = _Case(directory)
     latents = None
     for i, result in enumerate(case.results()):
         latents = result.state.latents
         new = latents[:, -case.stored[f"latents{i}"].shape[0] :]
         expected = np.moveaxis(case.stored[f"latents{i}"], 1, -1)[None]
-        yield within(f"rollout.latents{i}", relative_error(new, expected), LATENT_LIMIT)
+        yield within(f"latents{i}", relative_error(new, expected), LATENT_LIMIT)
         expected = int(case.stored[f"points{i}"])
         note = f"{int(result.rows[0])} rows, the release {expected}"
         error = abs(int(result.rows[0]) - expected) / max(1, expected)
-        yield Line(f"rollout.rows{i}", error, error == 0, note * (error > 0))
+        yield Line(f"rows{i}", error, error == 0, note * (error > 0))
     yield from case.choices
     frames = decode_latents(case.world, latents)[0, ::8].astype(float)
     expected = case.stored["video_every8"].astype(float)
     error = np.mean((frames - expected) ** 2, axis=(1, 2, 3)).max()
     decibels = 10 * np.log10(255**2 / max(error, 1e-12))
     error = relative_error(frames, expected)
-    yield Line(
-        "rollout.frames", error, bool(decibels >= FRAME_DECIBELS), f"{min(decibels, 99):.1f} dB"
-    )
+    yield Line("frames", error, bool(decibels >= FRAME_DECIBELS), f"{min(decibels, 99):.1f} dB")
 
 
 class _Case:
@@ -254,6 +260,6 @@ class _Case:
             config.voxel_size,
         )
         expected = tuple(listed["reference_indices"])
-        name = f"rollout.references{chunk.index}"
+        name = f"references{chunk.index}"
         self.choices.append(_choice(name, chosen[0], expected, bounds, config))
         return (expected,)

@@ -23,12 +23,12 @@ from tests.golden.case_rollout import selection, whole_rollout
 CASES: dict[str, Callable[[Path], Iterable[Line]]] = {
     "memory": memory,
     "memory_dense": memory_dense,
+    "selection": selection,
     "denoiser": denoiser_cases,
     "flow_loss": flow_loss,
     "unipc": unipc,
     "vae": vae_cases,
     "text": text,
-    "selection": selection,
     "rollout": whole_rollout,
 }
 
