@@ -40,6 +40,11 @@ def command() -> None:
     help="One prompt a line, or .jsonl as mirage generate takes it; repeatable.",
 )
 @click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Recorded data set: the captions of all its clips, for training.",
+)
+@click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
@@ -58,18 +63,19 @@ def command() -> None:
     show_default=True,
     help="Of the embeddings in the cache.",
 )
-def text(weights, tokenizer, prompts, prompt_files, out, batch, dtype, store) -> None:
+def text(weights, tokenizer, prompts, prompt_files, data, out, batch, dtype, store) -> None:
     """Encode prompts, and the empty one, into a cache.
 
     Prompts that are already there are skipped, so a stopped command goes on where it was.
     """
     import time
 
+    from mirage_jax.data.captions import NO_PROMPT, recorded_captions
     from mirage_jax.data.text_cache import TextSpec, add_texts, missing_prompts
     from mirage_jax.models.encode_text import encode_prompts, load_text_model
     from mirage_jax.rollout.prompts import read_prompts
 
-    asked = ["", *prompts]
+    asked = [NO_PROMPT, *prompts, *(recorded_captions(data) if data else ())]
     for file in prompt_files:
         asked += read_prompts(file).prompts
     model = load_text_model(weights, tokenizer, dtype=dtype)

@@ -8,12 +8,14 @@ Read next: `text_cache.py`.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from mirage_jax.data.clip import CAPTION
+from mirage_jax.data.source import open_clips, split_names
 from mirage_jax.data.text_cache import TextCache
 from mirage_jax.prng import Purpose, generator_for
 
@@ -51,6 +53,19 @@ class ClipTexts:
 def clip_captions(clips: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the caption of every clip of a source, the empty prompt where there is none."""
     return tuple(clip.get(CAPTION, NO_PROMPT) for clip in clips)
+
+
+def recorded_captions(directory: str | os.PathLike[str]) -> list[str]:
+    """Return the distinct captions of all splits of a recorded data set, in order.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished recording.
+    """
+    found: dict[str, None] = {}
+    for split in split_names(directory):
+        clips = open_clips(directory, split)
+        found |= dict.fromkeys(clip_captions(clips[index] for index in range(len(clips))))
+    return list(found)
 
 
 def draw_dropped(seed: int, step: int, batch: int, share: float) -> np.ndarray:

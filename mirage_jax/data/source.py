@@ -86,6 +86,15 @@ class ClipSource:
         return self._features
 
 
+def split_names(directory: str | os.PathLike[str]) -> list[str]:
+    """Return the splits of a recorded data set.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished recording.
+    """
+    return sorted(_recorded_splits(Path(directory)))
+
+
 def open_clips(directory: str | os.PathLike[str], split: str) -> ClipSource:
     """Open one split of a recorded data set.
 
@@ -98,14 +107,7 @@ def open_clips(directory: str | os.PathLike[str], split: str) -> ClipSource:
         ValueError: it has no such split, or files of the split are missing.
     """
     folder = Path(directory)
-    if not (folder / "dataset_info.json").exists():
-        raise FileNotFoundError(
-            f"directory: {folder} has no dataset_info.json; record one with "
-            f"'mirage record doom --out {folder} --split {split}'"
-        )
-    import tensorflow_datasets as tfds
-
-    splits = tfds.builder_from_directory(os.fspath(folder)).info.splits
+    splits = _recorded_splits(folder)
     if split not in splits:
         raise ValueError(f"split: got {split!r}, but {folder} holds {sorted(splits)}")
     paths = [os.fspath(path) for path in splits[split].filepaths]
@@ -113,6 +115,18 @@ def open_clips(directory: str | os.PathLike[str], split: str) -> ClipSource:
     if missing:
         raise ValueError(f"directory: {missing[0]} is missing ({len(missing)} files); record again")
     return ClipSource(os.fspath(folder), split, paths, splits[split].shard_lengths)
+
+
+def _recorded_splits(folder: Path) -> Any:
+    """Return the splits of a folder by name, as TensorFlow Datasets describes them."""
+    if not (folder / "dataset_info.json").exists():
+        raise FileNotFoundError(
+            f"directory: {folder} has no dataset_info.json; record one with "
+            f"'mirage record doom --out {folder} --split train'"
+        )
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(os.fspath(folder)).info.splits
 
 
 def load_fields(source: ClipSource, fields: Sequence[str]) -> list[dict[str, np.ndarray]]:

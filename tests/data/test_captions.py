@@ -6,7 +6,7 @@ import pytest
 from random_clips import SHAPE, random_clip
 
 from mirage_jax.data.builder import SplitWriter
-from mirage_jax.data.captions import ClipTexts, clip_captions, draw_dropped
+from mirage_jax.data.captions import ClipTexts, clip_captions, draw_dropped, recorded_captions
 from mirage_jax.data.source import open_clips
 from mirage_jax.data.text_cache import TextSpec, add_texts, open_texts
 
@@ -35,6 +35,14 @@ def test_captions_are_recorded_with_their_clips(tmp_path):
     source = open_clips(tmp_path, "train")
     assert clip_captions(source) == ("a hall, “red”", "")
     np.testing.assert_array_equal(source[1]["rgb"], random_clip(1)["rgb"])
+
+
+def test_the_captions_of_all_splits_are_listed_once(tmp_path):
+    captions = {"train": ["a", "b"], "val": ["b", "c"]}
+    for split, texts in captions.items():
+        clips = [random_clip(n) | {"caption": text} for n, text in enumerate(texts)]
+        record(tmp_path, split, clips, captions=True)
+    assert recorded_captions(tmp_path) == ["a", "b", "c"]
 
 
 def test_clips_without_captions_follow_the_empty_prompt(tmp_path):

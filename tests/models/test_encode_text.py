@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import tiny_text
 from click.testing import CliRunner
+from random_clips import SHAPE, random_clip
 
 from mirage_jax.cli.main import cli
+from mirage_jax.data.builder import SplitWriter
 from mirage_jax.data.text_cache import open_texts
 from mirage_jax.models import encode_text, functional
 
@@ -83,6 +85,16 @@ def test_the_command_fills_a_cache_and_skips_what_is_there(model, world, tmp_pat
     refused = encode(*always[:-1], "bfloat16", "--prompt", "lake")
     assert refused.exit_code == 2
     assert "dtype" in refused.output
+
+
+def test_the_command_encodes_the_captions_of_a_data_set(world, tmp_path):
+    writer = SplitWriter(tmp_path / "clips", "rooms", "train", 1, captions=True)
+    writer.write_shard(0, [random_clip(n) | {"caption": PROMPTS[n]} for n in (0, 3)])
+    writer.finish(SHAPE, "clips")
+    out = tmp_path / "texts"
+    done = encode("--weights", world, "--data", tmp_path / "clips", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert set(open_texts(out)) == {"", PROMPTS[0], PROMPTS[3]}
 
 
 def test_the_command_refuses_the_cache_of_another_encoder(world, tmp_path):
