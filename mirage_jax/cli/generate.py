@@ -38,6 +38,11 @@ def _parse_intrinsics(ctx, param, value):
     show_default=True,
     help='Preset, keys such as "w*16 l*24", "recorded", or a camera file.',
 )
+@click.option(
+    "--path-depth",
+    type=click.Path(),
+    help="z-depth [f, H, W] of the path's frames, .npy or .npz; for worlds without a depth head.",
+)
 @click.option("--frames", type=click.IntRange(min=1), help="Any number; rounded up.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", default="outputs/generate", show_default=True, help="Output folder.")
@@ -50,14 +55,14 @@ def _parse_intrinsics(ctx, param, value):
 @click.option("--resume", is_flag=True, help="Go on from the state in the output folder.")
 @click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
 def command(
-    scene, depth, mask, intrinsics, fov, path, frames, seed, out, weights, steps, guidance,
-    no_memory, no_compare, resume, fps, **text,
+    scene, depth, mask, intrinsics, fov, path, path_depth, frames, seed, out, weights, steps,
+    guidance, no_memory, no_compare, resume, fps, **text,
 ) -> None:  # fmt: skip
     """Walks through a scene."""
     import dataclasses
     from pathlib import Path
 
-    from mirage_jax.rollout import paths, shipped
+    from mirage_jax.rollout import depths, paths, shipped
     from mirage_jax.rollout import scene as scene_lib
     from mirage_jax.rollout import world as world_lib
 
@@ -75,6 +80,7 @@ def command(
     click.echo(f"scene {source}, world {folder}, path {path}, seed {seed}")
     for note in walked.notes:
         click.echo(f"note: {note}")
+    given_depth = depths.find_path_depth(spec, start, walked, path_depth)
     plan, prompt = resolve_prompts(text, spec, folder) or (None, None)
     world = dataclasses.replace(world_lib.load_world(folder), spec=spec)
 
@@ -88,7 +94,9 @@ def command(
         fps=fps,
         prompts=plan,
     )
-    metrics = walkthrough.walk(world, start, walked.cameras, config, Path(out), click.echo, prompt)
+    metrics = walkthrough.walk(
+        world, start, walked.cameras, config, Path(out), click.echo, prompt, given_depth
+    )
     click.echo(_summary(metrics))
     click.echo(f"written to {out}: video.mp4, sheet.png, memory.ply, metrics.json and more")
 

@@ -21,8 +21,9 @@ from mirage_jax.eval import image, report
 from mirage_jax.eval.views import stack_starts
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.rollout import outputs, sheet, state_files
-from mirage_jax.rollout.chunk import Prompt, Start
+from mirage_jax.rollout.chunk import Prompt, Providers, Start
 from mirage_jax.rollout.decode import decode_latents, reconstruct
+from mirage_jax.rollout.depths import PathDepth, path_depth
 from mirage_jax.rollout.loop import ChunkResult, RolloutConfig, RolloutState, rollout, start_rollout
 from mirage_jax.rollout.paths import closes
 from mirage_jax.rollout.plan import plan_chunks
@@ -74,6 +75,7 @@ def walk(
     directory: Path,
     say: Say = lambda line: None,
     prompt: Prompt | None = None,
+    depth: PathDepth | None = None,
 ) -> dict[str, Any]:
     """Walk along cameras through a scene and write everything into a folder.
 
@@ -85,6 +87,7 @@ def walk(
         directory: output folder, made if needed.
         say: receives progress lines.
         prompt: embeddings to follow; needed by worlds that read text.
+        depth: along the path; needed by worlds without a depth head.
 
     Returns:
         What metrics.json holds.
@@ -92,12 +95,12 @@ def walk(
     began = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
     start, stacked = stack_starts([scene]), Camera(*(leaf[None] for leaf in cameras))
-    main = _run(world, start, stacked, config, directory / outputs.STATE, say, prompt)
+    main = _run(world, start, stacked, config, directory / outputs.STATE, say, (prompt, depth))
     other = None
     if config.compare and config.memory:
         say("the same walk with memory off, to compare")
         off = dataclasses.replace(config, memory=False, resume=False)
-        other = _run(world, start, stacked, off, None, say, prompt)
+        other = _run(world, start, stacked, off, None, say, (prompt, depth))
     last_memory = main.memories[-1] if main.memories else outputs.single_memory(main.state.memory)
     outputs.write_rollout(directory, world, main.frames, cameras, last_memory, config.fps)
     metrics = outputs.chunk_metrics(main.results, main.memories)
@@ -122,10 +125,14 @@ def _run(
     config: WalkConfig,
     state_path: Path | None,
     say: Say,
-    prompt: Prompt | None,
+    given: tuple[Prompt | None, PathDepth | None],
 ) -> _Walk:
     run = RolloutConfig(seed=config.seed, memory=config.memory)
-    mark = state_files.fingerprint(world, start, cameras, run, prompt)
+    (prompt, depth), providers = given, None
+    if depth is not None:
+        keep = None if depth.keep is None else depth.keep[None]
+        providers = Providers(depth=path_depth(world.spec, depth.depth[None], keep))
+    mark = state_files.fingerprint(world, start, cameras, run, prompt, depth)
     state = None
     if state_path is not None and config.resume and state_path.is_file():
         state = state_files.load_state(state_path, mark)
@@ -134,7 +141,8 @@ def _run(
         state = start_rollout(world, start, cameras, run)
     plan = plan_chunks(cameras.cam_to_world.shape[1], world.spec.chunk)
     results, memories = [], []
-    for result in rollout(world, start, cameras, run, prompt=prompt, state=state):
+    walked = rollout(world, start, cameras, run, providers=providers, prompt=prompt, state=state)
+    for result in walked:
         state = result.state
         results.append(result)
         memories.append(outputs.single_memory(state.memory))
@@ -142,9 +150,17 @@ def _run(
             state_files.save_state(state_path, state, mark)
         say(
             f"chunk {state.next_chunk}/{len(plan)} frames={result.chunk.stop} "
-            f"rows={int(result.rows[0])} seconds={sum(result.seconds.values()):.1f}"
+            f"rows={int(result.rows[0])}{_more(result)} "
+            f"seconds={sum(result.seconds.values()):.1f}"
         )
     return _Walk(state, results, memories, decode_latents(world, state.latents)[0])
+
+
+def _more(result: ChunkResult) -> str:
+    """Say which past frames were shown again, and what memory had no room for."""
+    shown, dropped = result.references[0], int(result.dropped[0])
+    text = f" references={','.join(map(str, shown))}" if shown else ""
+    return f"{text} dropped={dropped}" if dropped else text
 
 
 def _revisit(

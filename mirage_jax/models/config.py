@@ -54,11 +54,14 @@ class WriteConfig:
         start_twice: the first chunk writes its clean first frame once more (release).
         depth: depth of a cell: of its "surface", never between two of them, or "bilinear" with
             masks by nearest neighbour (release).
+        masks: masks of what moves hold for "every" write, or for the "start" picture alone
+            (release).
     """
 
     start: Literal["held", "single"] = "held"
     start_twice: bool = False
     depth: Literal["surface", "bilinear"] = "surface"
+    masks: Literal["every", "start"] = "every"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,5 +140,5 @@ def release_chunk(
         last="short",
         decode="alone",
         references=references,
-        write=WriteConfig(start="single", start_twice=True, depth="bilinear"),
+        write=WriteConfig(start="single", start_twice=True, depth="bilinear", masks="start"),
     )

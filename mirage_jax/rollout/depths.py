@@ -9,19 +9,82 @@ Read next: `mirage_jax/rollout/chunk.py` (who calls a provider).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from mirage_jax import world_model
+from mirage_jax.geometry.depth import validate_depth
 from mirage_jax.rollout.chunk import DepthProvider
 from mirage_jax.rollout.decode import FrameStream
+from mirage_jax.rollout.paths import ResolvedPath
 from mirage_jax.rollout.plan import PlannedChunk
+from mirage_jax.rollout.scene import Scene, read_array
 from mirage_jax.rollout.world import World, WorldSpec
 
 # (index of the video frames [f], frames [b, f, H, W, 3]) -> z-depth [b, f, H, W]
 DepthEstimator = Callable[[np.ndarray, UInt8[np.ndarray, "b f H W 3"]], Any]
+
+
+class PathDepth(NamedTuple):
+    """Depth that is known for every frame of a path.
+
+    Attributes:
+        depth: [f, H, W] z-depth of the video frames.
+        keep: [f, H, W] False where content must not be remembered; None keeps all.
+    """
+
+    depth: Float[np.ndarray, "f H W"]
+    keep: Bool[np.ndarray, "f H W"] | None = None
+
+
+def find_path_depth(
+    spec: WorldSpec, scene: Scene, walked: ResolvedPath, file: str | Path | None
+) -> PathDepth | None:
+    """Return the depth along a path: that of a file, or what the scene recorded on its own path.
+
+    Args:
+        spec: of the world; one with a depth head uses it unless a file is given.
+        scene: of the world's frame size.
+        walked: the path.
+        file: .npy or .npz (first array) with z-depth [f, H, W] of the path's frames, or None.
+
+    Returns:
+        The depth, or None where the world reads it off its latents.
+
+    Raises:
+        ValueError: the world needs depth and there is none, or the file does not fit the path.
+    """
+    count = len(walked.cameras.cam_to_world)
+    if file is not None:
+        return PathDepth(_read_depth(Path(file), count, spec))
+    if spec.depth_head is not None:
+        return None
+    if walked.recorded is None or scene.depths is None:
+        raise ValueError(
+            f"--path-depth: got nothing, and the world {spec.name!r} has no depth head, expected "
+            "z-depth of every frame of the path; give a .npy of it, or --path recorded with a "
+            "geometry.npz that holds depth for each of its cameras"
+        )
+    keep = None
+    if scene.keeps is not None and spec.chunk.write.masks == "every":
+        keep = scene.keeps[walked.recorded]
+    return PathDepth(scene.depths[walked.recorded], keep)
+
+
+def _read_depth(file: Path, count: int, spec: WorldSpec) -> np.ndarray:
+    depth = read_array(file, "--path-depth")
+    longest_pause = spec.chunk.temporal_stride - 1
+    fits = depth.ndim == 3 and depth.shape[1:] == spec.frame_hw
+    if not fits or not count - longest_pause <= len(depth):
+        raise ValueError(
+            f"--path-depth: got shape {depth.shape}, expected [{count}, {spec.height}, "
+            f"{spec.width}]: one z-depth picture of the world's size for each frame of the path"
+        )
+    validate_depth(depth, "--path-depth")
+    return depth
 
 
 def path_depth(
@@ -34,7 +97,7 @@ def path_depth(
     Args:
         spec: the world's sizes and how it brings depth to cells.
         depth: of the video frames; the last goes on for frames past the end.
-        keep: False where content must not be remembered; None keeps all (release).
+        keep: False where content must not be remembered; None keeps all.
 
     Raises:
         ValueError: depth and mask do not have the world's frame size.

@@ -62,10 +62,11 @@ def chunk_metrics(
         memories: one memory after each chunk.
 
     Returns:
-        `seconds.chunks` (one mapping step -> seconds each) and `memory` (bytes, rows and dropped
-        rows by chunk).
+        `seconds.chunks` (one mapping step -> seconds each), `memory` (bytes, rows and dropped
+        rows by chunk) and `references` (past latent frames shown, by chunk).
     """
     return {
+        "references": [list(result.references[0]) for result in results],
         "seconds": {"chunks": [result.seconds for result in results]},
         "memory": {
             "bytes_per_chunk": [memory_files.nbytes(memory).used for memory in memories],

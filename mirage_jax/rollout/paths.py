@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from mirage_jax.geometry.camera import Camera, compose, invert_rigid, rescale_intrinsics
 from mirage_jax.geometry.camera_files import load_cameras
@@ -29,10 +30,17 @@ _KEY_CHARACTERS = set("wsadijklqeuo.*0123456789 ")
 
 
 class ResolvedPath(NamedTuple):
-    """Cameras [f] in pixels of the scene, and what the user should be told about them."""
+    """A path as it will be walked.
+
+    Attributes:
+        cameras: [f] in pixels of the scene.
+        notes: what the user should be told about them.
+        recorded: [f] which frame of the scene's recording each camera is; None for other paths.
+    """
 
     cameras: Camera
     notes: tuple[str, ...]
+    recorded: Int[np.ndarray, " f"] | None = None
 
 
 def resolve_path(
@@ -78,7 +86,11 @@ def resolve_path(
             f'--path: got {text!r}, expected a preset, keys such as "w*16 l*24", or an existing '
             f"camera file; {hint}"
         )
-    return _with_length(cameras, frames or len(cameras.cam_to_world), temporal_stride)
+    walked = _with_length(cameras, frames or len(cameras.cam_to_world), temporal_stride)
+    if text != RECORDED:
+        return walked
+    order = np.minimum(np.arange(len(walked.cameras.cam_to_world)), len(cameras.cam_to_world) - 1)
+    return walked._replace(recorded=order)
 
 
 def typical_depth(scene: Scene) -> float:

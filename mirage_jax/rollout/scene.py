@@ -40,6 +40,8 @@ class Scene:
         camera: the start camera, intrinsics in pixels of `image`.
         path: [f] recorded cameras, the start camera first, or None.
         frames: [f, H, W, 3] recorded pictures of `path`, or None.
+        depths: [f, H, W] recorded z-depth of `path`, or None.
+        keeps: [f, H, W] recorded masks of `path`, True = may be remembered, or None.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Scene:
     camera: camera_lib.Camera
     path: camera_lib.Camera | None = None
     frames: UInt8[np.ndarray, "f H W 3"] | None = None
+    depths: Float[np.ndarray, "f H W"] | None = None
+    keeps: Bool[np.ndarray, "f H W"] | None = None
 
     def __post_init__(self) -> None:
         """Check every field against every other."""
@@ -173,7 +177,20 @@ def fit_scene(scene: Scene, hw: tuple[int, int]) -> Scene:
         frames=None
         if frames is None
         else np.stack([_resize(frame[window], hw, cv2.INTER_AREA) for frame in frames]),
+        depths=_resize_all(scene.depths, window, hw),
+        keeps=_resize_all(scene.keeps, window, hw),
     )
+
+
+def _resize_all(
+    grids: np.ndarray | None, window: tuple[slice, slice], hw: tuple[int, int]
+) -> np.ndarray | None:
+    """Crop and resize depth or masks of a path to the nearest pixel; their type is kept."""
+    if grids is None:
+        return None
+    kind = np.float32 if grids.dtype.kind == "f" else np.uint8
+    small = [_resize(grid[window].astype(kind), hw, cv2.INTER_NEAREST) for grid in grids]
+    return np.stack(small).astype(grids.dtype)
 
 
 def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -235,7 +252,7 @@ def _from_geometry(path: Path) -> Scene:
             "each (or a "
             "single start frame); the video may be truncated, export it again"
         )
-    depth = np.asarray(geometry.depths[0], np.float32)
+    depth, recorded = np.asarray(geometry.depths[0], np.float32), len(geometry.depths) == count > 1
     return Scene(
         name=path.parent.name if path.stem == "geometry" else path.stem,
         image=np.asarray(frames[0]),
@@ -244,6 +261,8 @@ def _from_geometry(path: Path) -> Scene:
         camera=camera_lib.index_camera(geometry.camera, 0),
         path=geometry.camera if count > 1 else None,
         frames=np.asarray(frames) if many else None,
+        depths=np.asarray(geometry.depths) if recorded else None,
+        keeps=np.asarray(masks, bool) if recorded and masks is not None else None,
     )
 
 

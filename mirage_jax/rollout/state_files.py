@@ -25,6 +25,7 @@ from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory.read import MemoryRead
 from mirage_jax.memory.state import LatentMemory
 from mirage_jax.rollout.chunk import Prompt, Start
+from mirage_jax.rollout.depths import PathDepth
 from mirage_jax.rollout.loop import RolloutConfig, RolloutState
 from mirage_jax.rollout.world import World
 
@@ -37,14 +38,22 @@ def fingerprint(
     start: Start,
     cameras: Camera,
     config: RolloutConfig,
-    prompt: Prompt | None = None,
+    *given: Prompt | PathDepth | None,
 ) -> str:
-    """Return a digest of all that decides a rollout but its length and the weights' values."""
+    """Return a digest of all that decides a rollout but its length and the weights' values.
+
+    Args:
+        world: configs and parameters.
+        start: start pictures [b].
+        cameras: [b, f] of the video frames.
+        config: how it is run.
+        *given: prompt and depth along the path, where there are any.
+    """
     digest = hashlib.sha256()
     settings = [config_lib.to_dict(world.spec), dataclasses.asdict(config)]
     digest.update(json.dumps(settings, sort_keys=True).encode())
-    given = () if prompt is None else [part for part in prompt if part is not None]
-    for array in (*start, *cameras, *given):
+    more = [part for parts in given for part in parts or () if part is not None]
+    for array in (*start, *cameras, *more):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
