@@ -19,7 +19,7 @@ WALL = 4.0
 TEXT = 6
 
 
-def release_spec(capacity: int = 2000, guidance: float = 1.0) -> WorldSpec:
+def release_spec(capacity: int = 2000, guidance: float = 1.0, text: int = TEXT) -> WorldSpec:
     tiny = tiny_spec()
     return dataclasses.replace(
         tiny,
@@ -30,7 +30,7 @@ def release_spec(capacity: int = 2000, guidance: float = 1.0) -> WorldSpec:
         denoiser=dataclasses.replace(
             tiny.denoiser,
             prediction="velocity",
-            text_width=TEXT,
+            text_width=text,
             condition_channels=2 * CHANNELS,
         ),
         memory=release_config(capacity, CHANNELS),
@@ -41,8 +41,8 @@ def release_spec(capacity: int = 2000, guidance: float = 1.0) -> WorldSpec:
 
 
 @functools.cache
-def release_world(capacity: int = 2000, guidance: float = 1.0) -> World:
-    spec = release_spec(capacity, guidance)
+def release_world(capacity: int = 2000, guidance: float = 1.0, text: int = TEXT) -> World:
+    spec = release_spec(capacity, guidance, text)
     rng = np.random.default_rng(1)
     flat = functional.flatten(functional.abstract_params(spec.denoiser))
     drawn = {
