@@ -17,6 +17,8 @@ from mirage_jax.geometry.camera import Camera
 from mirage_jax.ops.rasterize_points.pages import CellGrid
 
 CAMERA_NUMBERS = 17
+# A key that loses against all others; also the bits of a depth beyond all depths.
+NEVER = jnp.iinfo(jnp.int32).max
 
 
 class Projected(NamedTuple):

@@ -4,7 +4,7 @@ No culling, no list: each camera looks at every row. Three scatter-min passes fi
 depth of each cell, the lowest order at that depth, and its row; a minimum does not depend on the
 order of its operands, so duplicate cells keep the result deterministic on every device.
 
-Read next: `xla.py`.
+Read next: `walk.py`.
 """
 
 import jax
@@ -13,9 +13,7 @@ from jaxtyping import Int32
 
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Nearest, Pages
-from mirage_jax.ops.rasterize_points.project import camera_numbers, project_rows
-
-NEVER = jnp.iinfo(jnp.int32).max
+from mirage_jax.ops.rasterize_points.project import NEVER, camera_numbers, project_rows
 
 
 def rasterize_points(pages: Pages, camera: Camera, grid: CellGrid) -> Nearest:

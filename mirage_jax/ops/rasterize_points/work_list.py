@@ -32,8 +32,12 @@ def list_pages(bounds: Float32[jax.Array, "n 2 3"], camera: Camera, grid: CellGr
     Returns:
         A list of up to n pages a view.
     """
-    visible, near = cull_boxes(bounds, camera_numbers(camera), grid)
-    num_pages = bounds.shape[0]
+    return sort_pages(*cull_boxes(bounds, camera_numbers(camera), grid))
+
+
+def sort_pages(visible: Bool[jax.Array, "t n"], near: Float32[jax.Array, "t n"]) -> WorkList:
+    """List the visible pages by `near`, which loses a few of its low bits downwards."""
+    num_pages = visible.shape[1]
     if num_pages == 0:
         empty = jnp.zeros(visible.shape, jnp.int32)
         return WorkList(empty, near, jnp.zeros(visible.shape[:1], jnp.int32))

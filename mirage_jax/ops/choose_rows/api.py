@@ -1,0 +1,77 @@
+"""Public entry of the choice of rows: argument checks, then the implementation.
+
+The second pass of a read that prefers, on the surface found by `rasterize_points`, the row seen
+from the most similar view. Deterministic, of static shape, safe under `jax.jit` and `jax.vmap`.
+
+Read next: `rule.py`, `reference.py`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float32, Int32
+
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.ops.choose_rows import reference, xla
+from mirage_jax.ops.choose_rows.rule import SeenFrom, ViewRule, list_candidates
+from mirage_jax.ops.platform import choose_implementation
+from mirage_jax.ops.rasterize_points.api import check_pages
+from mirage_jax.ops.rasterize_points.pages import CellGrid, Pages, WorkList
+
+
+def _reference(*arguments: Any) -> jax.Array:
+    return reference.choose_rows(*arguments[:-1])
+
+
+IMPLEMENTATIONS = {"reference": _reference, "xla": xla.choose_rows}
+
+
+def choose_rows(
+    pages: Pages,
+    views: SeenFrom,
+    camera: Camera,
+    grid: CellGrid,
+    surface: Float32[jax.Array, "t h w"],
+    rule: ViewRule,
+    work: WorkList | None = None,
+    implementation: str | None = None,
+) -> Int32[jax.Array, "t h w"]:
+    """Return, for each camera and cell, the row whose view was most like the camera's.
+
+    Nothing here has a gradient.
+
+    Args:
+        pages: n pages of P rows, as for `rasterize_points`.
+        views: Where their rows were seen from.
+        camera: t cameras with the intrinsics of the grid.
+        grid: Cells and rounding.
+        surface: Depth of the nearest row of each cell, inf where none: `rasterize_points(...)`.
+        rule: Who competes, and what makes views similar.
+        work: Pages to visit; None makes the list with `list_candidates`. A list of `list_pages` is
+            not enough: rows seen from the camera's place compete wherever they are.
+        implementation: One of `IMPLEMENTATIONS`; None takes the one of the platform.
+
+    Returns:
+        Row (page * P + slot) of lowest rank, ties to the lower order, then the lower row; -1 where
+        nothing competes. Ranks are steps of 1e-3; implementations may differ by one step where a
+        difference lies on the border between two.
+
+    Raises:
+        TypeError: If positions are not float32 or orders not int32.
+        ValueError: If shapes do not belong together or there is no such implementation.
+    """
+    name = choose_implementation("choose_rows", implementation, IMPLEMENTATIONS)
+    check_pages("choose_rows", pages, camera, work)
+    expected = (*camera.cam_to_world.shape[:1], grid.height, grid.width)
+    if surface.shape != expected or views.origin.shape != pages.positions.shape:
+        raise ValueError(
+            f"choose_rows: surface has shape {list(surface.shape)} and views.origin "
+            f"{list(views.origin.shape)}, expected {list(expected)} and "
+            f"{list(pages.positions.shape)}."
+        )
+    arrays = jax.tree.map(jnp.asarray, (pages, views, camera, surface, work))
+    pages, views, camera, surface, work = jax.lax.stop_gradient(arrays)
+    if work is None:
+        work = list_candidates(pages.bounds, views, camera, grid, rule)
+    return IMPLEMENTATIONS[name](pages, views, camera, grid, surface, rule, work)

@@ -1,0 +1,163 @@
+"""Which rows of a cell compete to be shown, and how much their view differs from the camera's.
+
+A row competes when it lies on the surface, within a relative shell behind the nearest row of its
+cell, or when it was seen from this very place: nothing can hide it from there. Its rank is how
+much the view it was seen from differs: angle between the directions, log of the ratio of the
+depths, and weighted distance from the cell's centre, in whole steps so that float noise does not
+decide.
+
+Read next: `reference.py`.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float32, Int32
+
+from mirage_jax.geometry.camera import Camera, camera_center
+from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, WorkList
+from mirage_jax.ops.rasterize_points.project import Projected, camera_numbers
+from mirage_jax.ops.rasterize_points.work_list import cull_boxes, sort_pages
+
+# Views that differ by less than this (radians plus log scale) are equal.
+VIEW_RESOLUTION = 1e-3
+# Ranks beyond this are equal: whole numbers up to here are exact in float32.
+_HIGHEST_RANK = 2.0**24
+
+
+# Arc sine less its argument, by powers of the square (Cephes, single precision).
+_SERIES = (4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewRule:
+    """What counts as the same surface and as a similar view.
+
+    Attributes:
+        shell: Rows up to this relative depth behind the nearest are on its surface.
+        same_place: Rows seen from within this fraction of their depth of the camera always compete.
+        offset_weight: What a shift of one cell adds to the difference of two views, in radians.
+    """
+
+    shell: float = 0.05
+    same_place: float = 0.01
+    offset_weight: float = 0.05
+
+
+class SeenFrom(NamedTuple):
+    """Where the rows of n pages were seen from.
+
+    Attributes:
+        origin: Camera centre of each row when it was written, world; x, y, z as in `Pages`.
+        depth: z-depth that the row was seen at, scene units.
+        bounds: Corners around the origins of each page, (+inf, -inf) for a page without rows.
+        farthest: Greatest depth of each page, 0 for a page without rows.
+    """
+
+    origin: Float32[jax.Array, "n 3 P"]
+    depth: Float32[jax.Array, "n P"]
+    bounds: Float32[jax.Array, "n 2 3"]
+    farthest: Float32[jax.Array, " n"]
+
+
+class ViewedRows(NamedTuple):
+    """Rows with where they were seen from and where they are seen now; fields of any one shape."""
+
+    points: Any
+    origin: Any
+    depth: Any
+    seen: Projected
+
+
+def seen_from(
+    origin: Float32[jax.Array, "n 3 P"],
+    depth: Float32[jax.Array, "n P"],
+    order: Int32[jax.Array, "n P"],
+) -> SeenFrom:
+    """Return the views of the rows with the summaries of each page computed from them."""
+    used = order != EMPTY
+    low = jnp.min(jnp.where(used[:, None], origin, jnp.inf), axis=-1)
+    high = jnp.max(jnp.where(used[:, None], origin, -jnp.inf), axis=-1)
+    farthest = jnp.max(jnp.where(used, depth, 0.0), axis=-1, initial=0.0)
+    return SeenFrom(origin, depth, jnp.stack([low, high], axis=1), farthest)
+
+
+def list_candidates(
+    bounds: Float32[jax.Array, "n 2 3"],
+    views: SeenFrom,
+    camera: Camera,
+    grid: CellGrid,
+    rule: ViewRule,
+) -> WorkList:
+    """List the pages whose rows may compete; those seen from the camera's place come first.
+
+    Args:
+        bounds: Corners of the pages' positions, as in `Pages`.
+        views: Where the pages were seen from.
+        camera: t cameras with the intrinsics of the grid.
+        grid: Cells.
+        rule: What counts as the same place.
+    """
+    visible, near = cull_boxes(bounds, camera_numbers(camera), grid)
+    center = camera_center(camera)[:, None]
+    nearest = jnp.clip(center, views.bounds[None, :, 0], views.bounds[None, :, 1])
+    moved = jnp.sqrt(jnp.sum((nearest - center) ** 2, axis=-1))
+    # A little more than the rule's own distance: rounding must not lose a page.
+    same_place = moved <= 1.0001 * rule.same_place * views.farthest
+    return sort_pages(visible, jnp.where(same_place, 0.0, near))
+
+
+def rank_rows(rows: ViewedRows, numbers: Any, grid: CellGrid, rule: ViewRule) -> tuple[Any, Any]:
+    """Return how much the views of rows differ from the camera's, and who shares its place.
+
+    Args:
+        rows: Rows; fields of any shape.
+        numbers: The camera, see `project.camera_numbers`.
+        grid: Cells.
+        rule: Weights.
+
+    Returns:
+        rank: int32 from 1, lower is more similar.
+        same_place: True for the rows that were seen from where the camera is.
+    """
+    then = [p - o for p, o in zip(rows.points, rows.origin, strict=True)]
+    now = [p - numbers[9 + axis] for axis, p in enumerate(rows.points)]
+    moved = _length([o - numbers[9 + axis] for axis, o in enumerate(rows.origin)])
+    half_chord = _length([a - b for a, b in zip(_unit(then), _unit(now), strict=True)]) / 2
+    # The chord is accurate near 0, where the arc cosine of the directions is not.
+    difference = 2 * _arcsine(jnp.minimum(half_chord, 1.0))
+    seen = rows.seen
+    usable = (rows.depth > 0) & (seen.depth > 0)
+    difference += jnp.abs(
+        jnp.log(jnp.where(usable, rows.depth, 1.0)) - jnp.log(jnp.where(usable, seen.depth, 1.0))
+    )
+    beside, below = seen.u - seen.column - grid.center, seen.v - seen.line - grid.center
+    difference += rule.offset_weight * jnp.sqrt(beside * beside + below * below)
+    rank = 1 + jnp.round(difference / VIEW_RESOLUTION)
+    # Rows without a finite difference rank last; the comparison is False for NaN.
+    rank = jnp.where(rank < _HIGHEST_RANK, rank, _HIGHEST_RANK).astype(jnp.int32)
+    return rank, moved <= rule.same_place * rows.depth
+
+
+def _arcsine(sine: Any) -> Any:
+    """Return the angle of a sine in [0, 1], to float32: kernels have no arc sine of their own."""
+    large = sine > 0.5
+    square = jnp.where(large, (1 - sine) / 2, sine * sine)
+    root = jnp.where(large, jnp.sqrt(square), sine)
+    series = jnp.full_like(square, _SERIES[0])
+    for coefficient in _SERIES[1:]:
+        series = series * square + coefficient
+    angle = root + root * square * series
+    return jnp.where(large, jnp.pi / 2 - 2 * angle, angle)
+
+
+def _unit(vector: list[Any]) -> list[Any]:
+    """Return the vector at length 1; zero stays zero."""
+    length = jnp.maximum(_length(vector), 1e-20)
+    return [part / length for part in vector]
+
+
+def _length(vector: list[Any]) -> Any:
+    return jnp.sqrt(vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2])
