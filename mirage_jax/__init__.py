@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Camera": "mirage_jax.geometry.camera",
     "LatentMemory": "mirage_jax.memory.state",
-    "MemoryConfig": "mirage_jax.memory.state",
+    "MemoryConfig": "mirage_jax.memory.config",
     "Purpose": "mirage_jax.prng",
     "key_for": "mirage_jax.prng",
 }

@@ -1,9 +1,10 @@
 """Memories on disk: safetensors to continue from, PLY to look at.
 
-Conventions: only rows in use are stored, so a file is as large as what is remembered; a loaded
-memory is bit-exact, since unused rows are zero by rule. Files appear whole or not at all: they are
-written beside their place and moved there. Nothing is pickled, and names, types and shapes are
-checked from the header before any table is read.
+Conventions: only rows in use are stored, in the order they were written, so a file is as large as
+what is remembered and does not depend on pages, partitions or devices. A loaded memory holds the
+same rows bit for bit and shows the same; its pages are made anew. Files appear whole or not at all:
+they are written beside their place and moved there. Nothing is pickled, and names, types and shapes
+are checked from the header before any table is read.
 
 Read next: `state.py`.
 """
@@ -15,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 from plyfile import PlyData, PlyElement
@@ -23,28 +23,30 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from mirage_jax import config as config_lib
+from mirage_jax.memory.rows import StoredRows, from_rows, rows_in_order
 from mirage_jax.memory.state import LatentMemory, MemoryConfig, check_memory
 
-_FORMAT = "mirage_jax.memory.v1"
-_TABLES = ("positions", "tokens", "origin", "depth", "time")
+_FORMAT = "mirage_jax.memory.v2"
 _STORED_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int32": "I32"}
 # Fields that say how the stored rows came about; reading with others gives shifted or mixed rows.
 _BINDING = ("channels", "token_dtype", "half_cell", "retention", "voxel_size")
+# Tables with one entry a row.
+_ROW_TABLES = ("positions", "order", "tokens", "origin", "depth", "time", "weight")
 
 
 class MemoryBytes(NamedTuple):
-    """Bytes of the rows in use, and of the whole table."""
+    """Bytes of the rows in use, and of all tables with their directory and bounds."""
 
     used: int
     capacity: int
 
 
 def nbytes(memory: LatentMemory) -> MemoryBytes:
-    """Return how many bytes the rows in use and the whole table take; batches are summed."""
-    tables = [getattr(memory, name) for name in _TABLES]
-    capacity = sum(table.nbytes for table in tables)
-    rows = memory.depth.size
-    return MemoryBytes(capacity // rows * int(np.sum(np.asarray(memory.count))), capacity)
+    """Return how many bytes the rows in use and the whole memory take; batches are summed."""
+    rows = sum(getattr(memory, name).nbytes for name in _ROW_TABLES)
+    capacity = sum(table.nbytes for table in memory)
+    count = int(np.sum(np.asarray(memory.count)))
+    return MemoryBytes(rows // memory.depth.size * count, capacity)
 
 
 def save(path: str | os.PathLike[str], memory: LatentMemory, config: MemoryConfig) -> None:
@@ -59,14 +61,13 @@ def save(path: str | os.PathLike[str], memory: LatentMemory, config: MemoryConfi
         ValueError: If memory and config do not agree.
     """
     check_memory(memory, config, "save memory")
-    count = int(memory.count)
-    rows = {
-        name: np.ascontiguousarray(np.asarray(getattr(memory, name))[:count]) for name in _TABLES
-    }
+    stored = rows_in_order(memory)
+    tables = ((name, getattr(stored, name)) for name in _stored_names(config))
+    rows = {name: np.ascontiguousarray(table) for name, table in tables}
     header = {
         "format": _FORMAT,
         "config": json.dumps(config_lib.to_dict(config)),
-        "count": str(count),
+        "count": str(len(stored.depth)),
         "dropped": str(int(memory.dropped)),
     }
     _write_whole(Path(path), lambda file: file.write(serialize(rows, metadata=header)))
@@ -100,14 +101,16 @@ def load(
             config = stored if config is None else config
             _check_config(path, config, stored, count)
             _check_tables(path, file, stored, count)
-            tables = [_pad_rows(file.get_tensor(name), config.capacity) for name in _TABLES]
+            rows = StoredRows(
+                **{"weight": np.ones(count, np.float32)}
+                | {name: file.get_tensor(name) for name in _stored_names(stored)}
+            )
     except SafetensorError as error:
         raise ValueError(
             f"load memory: {path} is not a whole safetensors file ({error}); it may be truncated, "
             "save it again."
         ) from error
-    tail = [jnp.asarray(value, jnp.int32) for value in (count, dropped)]
-    return LatentMemory._make([*(jnp.asarray(table) for table in tables), *tail]), config
+    return from_rows(rows, config, dropped), config
 
 
 def export_ply(
@@ -120,17 +123,17 @@ def export_ply(
     Args:
         path: Where to write; missing folders are made.
         memory: One memory.
-        colors: RGB of each row in use. None shows the tokens in false colours: their three leading
-            principal components.
+        colors: RGB of each row in use, in the order of `rows_in_order`. None shows the tokens in
+            false colours: their three leading principal components.
 
     Raises:
         ValueError: If `colors` is not one RGB triple per row in use.
         TypeError: If `colors` is not uint8.
     """
-    count = int(memory.count)
-    positions = np.asarray(memory.positions)[:count]
+    rows = rows_in_order(memory)
+    count, positions = len(rows.depth), rows.positions
     if colors is None:
-        colors = _false_colors(np.asarray(memory.tokens)[:count].astype(np.float32))
+        colors = _false_colors(rows.tokens.astype(np.float32))
     colors = np.asarray(colors)
     if colors.shape != (count, 3):
         raise ValueError(
@@ -197,6 +200,11 @@ def _check_config(path: Path, config: MemoryConfig, stored: MemoryConfig, count:
         )
 
 
+def _stored_names(config: MemoryConfig) -> list[str]:
+    """Return the tables of a file; weights are 1 where rows are no means."""
+    return [name for name in StoredRows._fields if name != "weight" or config.retention == "mean"]
+
+
 def _check_tables(path: Path, file: Any, stored: MemoryConfig, count: int) -> None:
     """Compare the file's names, types and shapes with what its header promises."""
     expected = {
@@ -205,7 +213,9 @@ def _check_tables(path: Path, file: Any, stored: MemoryConfig, count: int) -> No
         "origin": ("float32", [count, 3]),
         "depth": ("float32", [count]),
         "time": ("int32", [count]),
+        "weight": ("float32", [count]),
     }
+    expected = {name: expected[name] for name in _stored_names(stored)}
     names = set(file.keys())
     if names != set(expected):
         raise ValueError(
@@ -219,13 +229,6 @@ def _check_tables(path: Path, file: Any, stored: MemoryConfig, count: int) -> No
                 f"load memory: '{name}' in {path} is {table.get_dtype()}{table.get_shape()}, "
                 f"expected {_STORED_DTYPES[dtype]}{shape}; save the memory again."
             )
-
-
-def _pad_rows(rows: np.ndarray, capacity: int) -> np.ndarray:
-    """Return the rows followed by zero rows up to the capacity."""
-    table = np.zeros((capacity, *rows.shape[1:]), rows.dtype)
-    table[: len(rows)] = rows
-    return table
 
 
 def _false_colors(tokens: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ winning rows only: the choice of rows and all geometry are constants to differen
 Read next: `fill.py` (what to put into the holes), `mirage_jax/ops/rasterize_points/api.py`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,13 +15,18 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int32
 
 from mirage_jax.geometry.camera import Camera, camera_center
-from mirage_jax.geometry.projection import project
-from mirage_jax.memory.state import LatentMemory, MemoryConfig, check_memory, used_rows
-from mirage_jax.ops.rasterize_points import rasterize_cells
-
-# Views that differ by less than this (radians plus log scale) are equal: float noise must not
-# decide between rows, so the older one is shown.
-_VIEW_RESOLUTION = 1e-3
+from mirage_jax.memory.best_view import angle_between, log_ratio, most_similar_rows
+from mirage_jax.memory.state import (
+    FEW_PAGES,
+    NO_ROW,
+    LatentMemory,
+    MemoryConfig,
+    check_memory,
+    page_table,
+)
+from mirage_jax.ops.platform import current_platform
+from mirage_jax.ops.rasterize_points import CellGrid, list_pages, rasterize_points
+from mirage_jax.ops.rasterize_points.project import camera_numbers, project_rows
 
 
 class MemoryRead(NamedTuple):
@@ -30,11 +36,11 @@ class MemoryRead(NamedTuple):
         tokens: Token of the winning row, in the memory's token type.
         visibility: True where a row was found.
         depth: z-depth of the winning row from the reading camera, scene units.
-        index: Row of the memory, -1 where none.
+        index: Row of the memory, counted over its partitions; -1 where none.
         offset: (u, v) from the cell's centre to the row's projection, in cells, within +-0.5.
         scale: log of the depth the row was seen at over its depth now: positive when nearer now.
         angle: Radians between the directions the row was seen from then and now.
-        age: Newest stamp in the memory minus the row's.
+        age: Newest stamp written to the memory minus the row's.
     """
 
     tokens: Float[jax.Array, "t h w c"]
@@ -45,14 +51,6 @@ class MemoryRead(NamedTuple):
     scale: Float[jax.Array, "t h w"]
     angle: Float[jax.Array, "t h w"]
     age: Int32[jax.Array, "t h w"]
-
-
-class _Views(NamedTuple):
-    """All n rows as t cameras see them; `cell` is -1 where a row falls nowhere."""
-
-    cell: Int32[jax.Array, "t n"]
-    depth: Float[jax.Array, "t n"]
-    offset: Float[jax.Array, "t n 2"]
 
 
 def read(
@@ -78,110 +76,117 @@ def read(
         ValueError: If the memory does not fit the config or the camera is not a batch [t].
     """
     check_memory(memory, config, "read")
+    check_cameras(camera)
     memory = jax.tree.map(jnp.asarray, memory)
+    frozen, camera = constants(memory, camera)
+    grid = CellGrid(*grid_hw, config.rounding)
+    row = choose_rows(frozen, camera, grid, config)
+    return gather(memory, frozen, row, camera, grid)
+
+
+def check_cameras(camera: Camera) -> None:
+    """Raise ValueError unless the cameras are a batch [t]."""
     if camera.cam_to_world.ndim != 3:
         raise ValueError(
             f"read: camera.cam_to_world has shape {list(camera.cam_to_world.shape)}, expected "
             "[t, 4, 4]; add a leading axis for a single camera."
         )
-    frozen = jax.lax.stop_gradient(memory._replace(tokens=memory.positions))
+
+
+def constants(memory: LatentMemory, camera: Camera) -> tuple[LatentMemory, Camera]:
+    """Return what a read may not differentiate: all but the tokens, which are left out."""
+    frozen = jax.lax.stop_gradient(memory._replace(tokens=memory.depth))
     camera = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), camera)
-    camera = jax.lax.stop_gradient(camera)
-    views = _view_rows(frozen, camera, grid_hw, config)
-    index = _choose_rows(frozen, views, camera, grid_hw, config)
-    return _gather(memory, frozen, views, index, camera, grid_hw)
+    return frozen, jax.lax.stop_gradient(camera)
 
 
-def _view_rows(
-    memory: LatentMemory, camera: Camera, grid_hw: tuple[int, int], config: MemoryConfig
-) -> _Views:
-    """Project all rows into all cameras and find their cells."""
-    height, width = grid_hw
-    uv, depth = project(memory.positions, camera)
-    corner = jnp.floor(uv) if config.half_cell else jnp.round(uv)
-    u, v = corner[..., 0], corner[..., 1]
-    # Compared as floats: a projection may be far too large for an integer.
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > 0) & used_rows(memory)
-    cell = jnp.where(inside, v * width + u, -1.0).astype(jnp.int32)
-    center = 0.5 if config.half_cell else 0.0
-    return _Views(cell, depth, uv - corner - center)
-
-
-def _choose_rows(
+def choose_rows(
     memory: LatentMemory,
-    views: _Views,
     camera: Camera,
-    grid_hw: tuple[int, int],
+    grid: CellGrid,
     config: MemoryConfig,
-) -> Int32[jax.Array, "t m"]:
-    """Return the winning row of each cell, -1 where none."""
-    num_cells = grid_hw[0] * grid_hw[1]
-    rasterize = jax.vmap(lambda cell, depth: rasterize_cells(cell, depth, num_cells))
-    nearest = rasterize(views.cell, views.depth)
+    least: Callable[[jax.Array], jax.Array] | None = None,
+) -> Int32[jax.Array, "t h w"]:
+    """Return the winning row of each cell, -1 where none.
+
+    Args:
+        memory: One memory, or its share on one device.
+        camera: t cameras.
+        grid: Cells and rounding.
+        config: Selection.
+        least: Gives the least of what all devices pass, where each holds a share of the memory;
+            cells that another device wins are then -1. None where there is one device.
+    """
+    pages = page_table(memory)
+    few = pages.order.shape[0] <= FEW_PAGES
+    work = None if few else list_pages(pages.bounds, camera, grid)
+    # Looking at every row of a few pages is cheaper than walking a list of them.
+    name = "reference" if few and current_platform() == "cpu" else None
+    nearest = rasterize_points(pages, camera, grid, work, name)
     if config.select == "nearest":
-        return nearest
-    surface = jnp.where(nearest >= 0, jnp.take_along_axis(views.depth, nearest, axis=1), jnp.inf)
-    surface = jnp.take_along_axis(surface, jnp.maximum(views.cell, 0), axis=1)
-    center = camera_center(camera)[:, None]
-    moved = jnp.linalg.norm(memory.origin - center, axis=-1)
-    candidate = views.depth <= (1 + config.shell) * surface
-    candidate |= moved <= config.same_place * memory.depth
-    angle = _angle_between(memory.positions - memory.origin, memory.positions - center)
-    difference = angle + jnp.abs(_log_ratio(memory.depth, views.depth))
-    difference += config.offset_weight * jnp.linalg.norm(views.offset, axis=-1)
-    # The rasterizer wants positive values; integers up to 2**24 are exact in float32.
-    rank = 1 + jnp.round(difference / _VIEW_RESOLUTION)
-    return rasterize(jnp.where(candidate, views.cell, -1), rank)
+        order = pages.order.reshape(-1)[jnp.maximum(nearest.row, 0)]
+        return _keep_won(nearest.depth, order, nearest.row, least)
+    surface = nearest.depth if least is None else least(nearest.depth)
+    keys = most_similar_rows(memory, camera, grid, config, surface, work)
+    row = jnp.where(keys.row == NO_ROW, -1, keys.row)
+    return _keep_won(keys.rank, keys.order, row, least)
 
 
-def _gather(
+def _keep_won(
+    first: jax.Array,
+    order: jax.Array,
+    row: jax.Array,
+    least: Callable[[jax.Array], jax.Array] | None,
+) -> Int32[jax.Array, "t h w"]:
+    """Return the rows of the cells that this device wins: by the first key, then by order."""
+    if least is None:
+        return row
+    best = (row >= 0) & (first == least(first))
+    order = jnp.where(best, order, NO_ROW)
+    return jnp.where(best & (order == least(order)), row, -1)
+
+
+def gather(
     memory: LatentMemory,
     frozen: LatentMemory,
-    views: _Views,
-    index: Int32[jax.Array, "t m"],
+    index: Int32[jax.Array, "t h w"],
     camera: Camera,
-    grid_hw: tuple[int, int],
+    grid: CellGrid,
 ) -> MemoryRead:
-    """Collect the fields of the winning rows and lay them out as grids."""
+    """Collect the fields of the winning rows.
+
+    Args:
+        memory: Where tokens come from.
+        frozen: Where everything else comes from.
+        index: Rows, -1 where none.
+        camera: t cameras.
+        grid: Cells and rounding.
+    """
     visible = index >= 0
     row = jnp.maximum(index, 0)
+    size = frozen.order.shape[-1]
 
-    def grid(values: jax.Array) -> jax.Array:
-        mask = visible.reshape(visible.shape + (1,) * (values.ndim - 2))
-        values = jnp.where(mask, values, jnp.zeros((), values.dtype))
-        return values.reshape(index.shape[0], *grid_hw, *values.shape[2:])
+    def show(values: jax.Array) -> jax.Array:
+        mask = visible.reshape(visible.shape + (1,) * (values.ndim - 3))
+        return jnp.where(mask, values, jnp.zeros((), values.dtype))
 
-    depth = jnp.take_along_axis(views.depth, row, axis=1)
-    position, center = frozen.positions[row], camera_center(camera)[:, None]
-    newest = jnp.max(jnp.where(used_rows(frozen), frozen.time, jnp.iinfo(jnp.int32).min))
+    def take(table: jax.Array) -> jax.Array:
+        return table.reshape(-1, *table.shape[2:]).at[row].get(mode="promise_in_bounds")
+
+    flat = frozen.positions.reshape(-1, 3, size)
+    position = flat.at[row // size, :, row % size].get(mode="promise_in_bounds")
+    x, y, z = jnp.moveaxis(position, -1, 0)
+    project = jax.vmap(lambda x, y, z, numbers: project_rows(x, y, z, numbers, grid))
+    seen = project(x, y, z, camera_numbers(camera))
+    offset = jnp.stack([seen.u - seen.column, seen.v - seen.line], axis=-1) - grid.center
+    center = camera_center(camera)[:, None, None]
     return MemoryRead(
-        tokens=grid(memory.tokens[row]),
-        visibility=grid(visible),
-        depth=grid(depth),
-        index=jnp.where(visible, index, -1).reshape(index.shape[0], *grid_hw),
-        offset=grid(jnp.take_along_axis(views.offset, row[..., None], axis=1)),
-        scale=grid(_log_ratio(frozen.depth[row], depth)),
-        angle=grid(_angle_between(position - frozen.origin[row], position - center)),
-        age=grid(newest - frozen.time[row]),
+        tokens=show(take(memory.tokens)),
+        visibility=visible,
+        depth=show(seen.depth),
+        index=index,
+        offset=show(offset),
+        scale=show(log_ratio(take(frozen.depth), seen.depth)),
+        angle=show(angle_between(position - take(frozen.origin), position - center)),
+        age=show(frozen.latest - take(frozen.time)),
     )
-
-
-def _angle_between(
-    first: Float[jax.Array, "*batch 3"], second: Float[jax.Array, "*batch 3"]
-) -> Float[jax.Array, "*batch"]:
-    """Return the angle in radians from the chord, which is accurate near 0 where arccos is not."""
-    chord = jnp.linalg.norm(_unit(first) - _unit(second), axis=-1)
-    return 2 * jnp.arcsin(jnp.minimum(chord / 2, 1.0))
-
-
-def _unit(vector: Float[jax.Array, "*batch 3"]) -> Float[jax.Array, "*batch 3"]:
-    """Return the vector at length 1; zero stays zero."""
-    return vector / jnp.maximum(jnp.linalg.norm(vector, axis=-1, keepdims=True), 1e-20)
-
-
-def _log_ratio(
-    seen: Float[jax.Array, "*batch"], now: Float[jax.Array, "*batch"]
-) -> Float[jax.Array, "*batch"]:
-    """Return log(seen / now), and 0 where either is not positive."""
-    usable = (seen > 0) & (now > 0)
-    return jnp.log(jnp.where(usable, seen, 1.0)) - jnp.log(jnp.where(usable, now, 1.0))

@@ -1,141 +1,143 @@
-"""What a latent memory is: a table of rows with a fixed capacity, and the rules it is kept by.
+"""What a latent memory is: pages of rows that lie near each other, in partitions of space.
 
-Conventions: rows `index < count` are in use, in the order they were written, and all other rows are
-zero. Positions and origins are world points in scene units; depth is z-depth. Every function here
-and in `write.py` / `read.py` is pure, of static shape, and describes one memory: use `jax.vmap` for
-a batch of them.
+A *voxel* is a cube of the world grid, the unit of merging. A *partition* is a share of space along
+a space-filling curve, with tables of its own; devices divide the partitions among themselves. A
+*page* is `page_size` rows of a partition that lie near each other, with the bounds of what it
+holds: the unit of culling. A *row* is one token with its place and how it was seen.
 
-Read next: `write.py`.
+Conventions: tables have a leading partition axis V. Slots of a page that hold no row have order
+`NO_ROW`. A row's number is counted over all partitions, V * n slots. Positions and origins are
+world points in scene units; depth is z-depth. Every function here and in `write.py` / `read.py` is
+pure, of static shape, and describes one memory: use `jax.vmap` for a batch of them.
+
+Read next: `write.py`; `rows.py` lists the rows without their pages.
 """
 
-import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int32
+import numpy as np
+from jaxtyping import Float, Int32, UInt32
 
+from mirage_jax.memory.config import MemoryConfig, release_config
+from mirage_jax.ops.rasterize_points.pages import EMPTY, Pages
 
-@dataclasses.dataclass(frozen=True)
-class MemoryConfig:
-    """How a memory is kept and read. Defaults are the paper's conventions.
+__all__ = ["NO_ROW", "LatentMemory", "MemoryConfig", "check_memory", "empty", "release_config"]
 
-    Attributes:
-        capacity: Rows the memory can hold.
-        channels: Latent channels c of a token.
-        retention: "append" keeps every row until the memory is full; "voxel" keeps the newest row
-            of each cube of side `voxel_size`. Rows that do not fit are dropped and counted.
-        voxel_size: Side of the cubes in scene units; read by "voxel" only.
-        token_dtype: Type tokens are stored in.
-        half_cell: True: a token sits at its cell's centre (i + 0.5). False: at the cell's index i.
-        rounding: How a projection picks its cell: "floor" belongs to half_cell=True,
-            "nearest_even" to half_cell=False.
-        select: Which row a cell shows: the "nearest", or among those at the nearest's depth the
-            one seen from the most similar view ("best_view").
-        shell: Rows within this relative depth of another count as the same surface.
-        same_place: "best_view" lets a row pass without the shell test if it was seen from within
-            this fraction of its depth of the reading camera: nothing can hide it from there.
-        offset_weight: What a shift of one cell adds to the difference of two views, in radians.
-        edge_window: Side in cells of the window in which depth must be continuous for a cell to be
-            written; odd, 0 switches the test off.
-        edge_range: Largest relative depth range accepted in that window.
-        write_where: "all" writes every kept cell; "unseen" those the memory does not show already.
-    """
+# Order of a slot without a row: later than any row, so that it loses every comparison.
+NO_ROW = EMPTY
 
-    capacity: int
-    channels: int
-    retention: Literal["append", "voxel"] = "append"
-    voxel_size: float = 0.1
-    token_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    half_cell: bool = True
-    rounding: Literal["floor", "nearest_even"] = "floor"
-    select: Literal["nearest", "best_view"] = "nearest"
-    shell: float = 0.05
-    same_place: float = 0.01
-    offset_weight: float = 0.05
-    edge_window: int = 0
-    edge_range: float = 0.1
-    write_where: Literal["all", "unseen"] = "all"
+# With no more pages than this there is nothing to gain from culling, nor from sorting for it.
+FEW_PAGES = 16
 
-    def __post_init__(self) -> None:
-        """Check each field and the facts that tie fields together."""
-        for name in ("capacity", "channels"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        _require(self.voxel_size > 0, "voxel_size", self.voxel_size, "a positive length")
-        for name in ("shell", "same_place", "offset_weight", "edge_range"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        odd = self.edge_window == 0 or (self.edge_window > 0 and self.edge_window % 2 == 1)
-        _require(odd, "edge_window", self.edge_window, "0 (off) or an odd number of cells")
-        for name, choices in _CHOICES.items():
-            _require(getattr(self, name) in choices, name, getattr(self, name), f"one of {choices}")
-        expected = "floor" if self.half_cell else "nearest_even"
-        _require(
-            self.rounding == expected,
-            "rounding",
-            self.rounding,
-            f"'{expected}' with half_cell={self.half_cell}, or reads shift by half a cell",
-        )
-
-
-_CHOICES = {
-    "retention": ("append", "voxel"),
-    "token_dtype": ("float32", "bfloat16", "float16"),
-    "rounding": ("floor", "nearest_even"),
-    "select": ("nearest", "best_view"),
-    "write_where": ("all", "unseen"),
-}
-
-
-def _require(condition: bool, name: str, got: object, expected: str) -> None:
-    """Raise ValueError for a config field that breaks its rule."""
-    if not condition:
-        raise ValueError(f"MemoryConfig: {name} is {got!r}, expected {expected}.")
-
-
-def release_config(capacity: int, channels: int) -> MemoryConfig:
-    """Return the conventions that the released weights were trained with."""
-    return MemoryConfig(capacity, channels, half_cell=False, rounding="nearest_even")
+# Slots of a directory bucket: one cache line. With at least one bucket for three rows, a bucket
+# overflows for less than one row in a hundred million.
+BUCKET_SLOTS = 16
+_BUCKET_LOAD = 3
 
 
 class LatentMemory(NamedTuple):
-    """A table of n = capacity rows; row order is write order, so the lower index is the older row.
+    """Rows in pages of P slots, n = pages * P slots in each of V partitions.
 
     Attributes:
         positions: World points, scene units.
+        order: Insertion number of each row; the lower is the older. `NO_ROW` where there is none.
         tokens: Latent tokens, c channels.
         origin: Camera centre each row was seen from, world, scene units.
         depth: z-depth each row was seen at, scene units.
         time: Stamp given by the writer, such as the frame number.
-        count: Rows in use.
-        dropped: Rows refused so far because the memory was full.
+        weight: Tokens each row is the mean of; k = n with retention "mean", else 0.
+        bounds: Least and greatest corner of each page's rows; infinite, the wrong way round, where
+            there are none. May be wider than the rows that are left.
+        views: Least and greatest (origin x, y, z, depth) of each page's rows, likewise.
+        used: Rows of each page.
+        newest: Greatest order of each page's rows, -1 where there are none.
+        tail: Page that is being filled.
+        fresh: First page that was never used.
+        filled: Rows of each partition.
+        refused: Rows dropped so far because there was no room.
+        directory: Rows by voxel; see `directory.py`. No buckets with retention "append".
+        boundaries: First key (high, low) of partitions 1 to V - 1; see `grid.py`.
+        next_order: Insertion number of the next row.
+        latest: Newest stamp written.
     """
 
-    positions: Float[jax.Array, "*batch n 3"]
-    tokens: Float[jax.Array, "*batch n c"]
-    origin: Float[jax.Array, "*batch n 3"]
-    depth: Float[jax.Array, "*batch n"]
-    time: Int32[jax.Array, "*batch n"]
-    count: Int32[jax.Array, "*batch"]  # type: ignore[assignment]  # shadows tuple.count
-    dropped: Int32[jax.Array, "*batch"]
+    positions: Float[jax.Array, "*batch V pages 3 P"]
+    order: Int32[jax.Array, "*batch V pages P"]
+    tokens: Float[jax.Array, "*batch V n c"]
+    origin: Float[jax.Array, "*batch V n 3"]
+    depth: Float[jax.Array, "*batch V n"]
+    time: Int32[jax.Array, "*batch V n"]
+    weight: Float[jax.Array, "*batch V k"]
+    bounds: Float[jax.Array, "*batch V pages 2 3"]
+    views: Float[jax.Array, "*batch V pages 2 4"]
+    used: Int32[jax.Array, "*batch V pages"]
+    newest: Int32[jax.Array, "*batch V pages"]
+    tail: Int32[jax.Array, "*batch V"]
+    fresh: Int32[jax.Array, "*batch V"]
+    filled: Int32[jax.Array, "*batch V"]
+    refused: Int32[jax.Array, "*batch V"]
+    directory: UInt32[jax.Array, "*batch V buckets slots"]
+    boundaries: UInt32[jax.Array, "*batch V-1 2"]
+    next_order: Int32[jax.Array, "*batch"]
+    latest: Int32[jax.Array, "*batch"]
+
+    @property
+    def count(self) -> Int32[jax.Array, "*batch"]:  # type: ignore[override]
+        """Rows in use."""
+        return self.filled.sum(-1, dtype=np.int32)
+
+    @property
+    def dropped(self) -> Int32[jax.Array, "*batch"]:
+        """Rows refused so far because there was no room."""
+        return self.refused.sum(-1, dtype=np.int32)
 
 
 def empty(config: MemoryConfig) -> LatentMemory:
-    """Return a memory without rows: all zeros, of the config's capacity and channels."""
-    n = config.capacity
+    """Return a memory without rows, of the config's capacity and channels."""
+    v, pages, size, n = config.partitions, config.pages, config.page_size, config.rows
+    nowhere = jnp.full((v, pages, 1, 4), jnp.inf)
+    nowhere = jnp.concatenate([nowhere, -nowhere], axis=2)
     return LatentMemory(
-        positions=jnp.zeros((n, 3), jnp.float32),
-        tokens=jnp.zeros((n, config.channels), config.token_dtype),
-        origin=jnp.zeros((n, 3), jnp.float32),
-        depth=jnp.zeros((n,), jnp.float32),
-        time=jnp.zeros((n,), jnp.int32),
-        count=jnp.zeros((), jnp.int32),
-        dropped=jnp.zeros((), jnp.int32),
+        positions=jnp.zeros((v, pages, 3, size), jnp.float32),
+        order=jnp.full((v, pages, size), NO_ROW, jnp.int32),
+        tokens=jnp.zeros((v, n, config.channels), config.token_dtype),
+        origin=jnp.zeros((v, n, 3), jnp.float32),
+        depth=jnp.zeros((v, n), jnp.float32),
+        time=jnp.zeros((v, n), jnp.int32),
+        weight=jnp.zeros((v, n if config.retention == "mean" else 0), jnp.float32),
+        bounds=nowhere[..., :3],
+        views=nowhere,
+        used=jnp.zeros((v, pages), jnp.int32),
+        newest=jnp.full((v, pages), -1, jnp.int32),
+        tail=jnp.zeros((v,), jnp.int32),
+        fresh=jnp.ones((v,), jnp.int32),
+        filled=jnp.zeros((v,), jnp.int32),
+        refused=jnp.zeros((v,), jnp.int32),
+        directory=jnp.zeros((v, _buckets(config), BUCKET_SLOTS), jnp.uint32),
+        boundaries=jnp.full((v - 1, 2), jnp.iinfo(jnp.uint32).max, jnp.uint32),
+        next_order=jnp.zeros((), jnp.int32),
+        latest=jnp.full((), jnp.iinfo(jnp.int32).min, jnp.int32),
     )
 
 
-def used_rows(memory: LatentMemory) -> Bool[jax.Array, "*batch n"]:
-    """Return True for the rows in use; works on stacked memories too."""
-    return jnp.arange(memory.depth.shape[-1]) < memory.count[..., None]
+def _buckets(config: MemoryConfig) -> int:
+    """Return the buckets of a partition's directory: a power of two, or none."""
+    return 1 << (-(-config.rows // _BUCKET_LOAD) - 1).bit_length() if config.merges else 0
+
+
+def page_table(memory: LatentMemory) -> Pages:
+    """Return the pages of all partitions in a row, as the rasterizer takes them; nothing is copied.
+
+    Their row numbers are those of `MemoryRead.index`.
+    """
+    size = memory.order.shape[-1]
+    return Pages(
+        positions=memory.positions.reshape(-1, 3, size),
+        order=memory.order.reshape(-1, size),
+        bounds=memory.bounds.reshape(-1, 2, 3),
+    )
 
 
 def check_memory(memory: LatentMemory, config: MemoryConfig, what: str) -> None:
@@ -147,13 +149,32 @@ def check_memory(memory: LatentMemory, config: MemoryConfig, what: str) -> None:
         what: The operation that failed, for the message.
 
     Raises:
-        ValueError: Naming the expected and the given token table.
+        ValueError: Naming the expected and the given tables.
     """
-    got = (memory.tokens.shape, str(memory.tokens.dtype))
-    expected = ((config.capacity, config.channels), config.token_dtype)
+    check_tables(memory, config, what, config.partitions)
+
+
+def check_tables(memory: LatentMemory, config: MemoryConfig, what: str, partitions: int) -> None:
+    """Raise ValueError as `check_memory` for tables that hold only some of the partitions."""
+    tokens, pages = memory.tokens, memory.order.shape
+    got = (tokens.shape, str(tokens.dtype), pages, memory.directory.shape[-2] > 0)
+    expected = (
+        (partitions, config.rows, config.channels),
+        config.token_dtype,
+        (partitions, config.pages, config.page_size),
+        config.merges,
+    )
     if got != expected:
         raise ValueError(
-            f"{what}: memory.tokens is {got[1]}{list(got[0])}, expected {expected[1]}"
-            f"{list(expected[0])} from the config; make the memory with empty(config), and use "
+            f"{what}: memory.tokens is {got[1]}{list(got[0])} in pages {list(pages)}, expected "
+            f"{expected[1]}{list(expected[0])} in pages {list(expected[2])} from the config"
+            f"{_directory_words(got[3], expected[3])}; make the memory with empty(config), and use "
             "jax.vmap for stacked memories."
         )
+
+
+def _directory_words(got: bool, expected: bool) -> str:
+    """Return what to say of the directory where that is what differs."""
+    if got == expected:
+        return ""
+    return " without a directory of voxels" if got else " with a directory of voxels"

@@ -17,36 +17,29 @@ from jaxtyping import Bool, Float, Int, Int32
 from mirage_jax.geometry.camera import Camera, camera_center
 from mirage_jax.geometry.depth import edge_validity
 from mirage_jax.geometry.projection import unproject
+from mirage_jax.memory import directory, evict, merge, place, put
+from mirage_jax.memory.merge import Rows
 from mirage_jax.memory.read import read
-from mirage_jax.memory.state import LatentMemory, MemoryConfig, check_memory, used_rows
-
-
-class Rows(NamedTuple):
-    """m candidate rows; fields as in `LatentMemory`, and `keep` says which of them exist."""
-
-    positions: Float[jax.Array, "m 3"]
-    tokens: Float[jax.Array, "m c"]
-    origin: Float[jax.Array, "m 3"]
-    depth: Float[jax.Array, " m"]
-    time: Int32[jax.Array, " m"]
-    keep: Bool[jax.Array, " m"]
+from mirage_jax.memory.state import FEW_PAGES, LatentMemory, MemoryConfig, check_memory
 
 
 class WriteReport(NamedTuple):
     """What became of the storable rows of a write.
 
-    Rows stored before + storable rows = rows stored after + merged + dropped (merged also counts
-    the cells that `unseen` held back, which then belong to the left side as well).
+    Rows stored before + storable rows = rows stored after + merged + dropped + evicted (merged also
+    counts the cells that `unseen` held back, which then belong to the left side as well).
 
     Attributes:
         written: New rows now in the memory.
-        merged: Rows, old or new, that gave way to a newer one of their voxel, or were seen already.
-        dropped: New rows refused because the memory was full.
+        merged: Rows, old or new, that gave way to another of their voxel, or were seen already.
+        dropped: New rows refused because there was no room.
+        evicted: Old rows given up to make room.
     """
 
     written: Int32[jax.Array, "*batch"]
     merged: Int32[jax.Array, "*batch"]
     dropped: Int32[jax.Array, "*batch"]
+    evicted: Int32[jax.Array, "*batch"]
 
 
 def unproject_rows(
@@ -98,10 +91,12 @@ def write(
 ) -> tuple[LatentMemory, WriteReport]:
     """Add rows to a memory by its retention rule; rows that do not fit are dropped and reported.
 
-    "append": rows follow each other until the capacity is reached; later ones are dropped.
-    "voxel": of all rows in one voxel the last written stays and moves to the end of the order. A
-    voxel that is stored already always keeps a row; new voxels are taken in the order of their
-    newest rows while there is room. Assumes that all earlier writes used the same voxel size.
+    Costs what the new rows cost, whatever is stored: donate the memory (`jax.jit(...,
+    donate_argnums=0)`) and it is written in place.
+
+    "append" keeps every row while there is room. With the other retentions a voxel keeps one row
+    (see `MemoryConfig`); a voxel that is stored already always keeps one. New voxels are taken in
+    the order of their rows while there is room; `config.when_full` may make some.
 
     Args:
         memory: One memory.
@@ -109,20 +104,100 @@ def write(
         config: Retention; must be the memory's own.
 
     Returns:
-        The new memory, and the number of rows written, merged and dropped.
+        The new memory, and the number of rows written, merged, dropped and evicted.
 
     Raises:
         ValueError: If the memory or the rows do not fit the config.
     """
     check_memory(memory, config, "write")
+    arranged = arrange(memory, rows, config)
+    memory, report = store(memory, arranged, config)
+    return memory, report._replace(merged=report.merged + given_way(arranged))
+
+
+def given_way(arranged: merge.Sorted) -> Int32[jax.Array, ""]:
+    """Return how many new rows gave way to another new row of their voxel."""
+    return arranged.total - _count(arranged.rows.keep)
+
+
+def arrange(memory: LatentMemory, rows: Rows, config: MemoryConfig) -> merge.Sorted:
+    """Sort the storable rows along the curve and let one lead each voxel.
+
+    Args:
+        memory: One memory, or its share on one device.
+        rows: Candidates.
+        config: Retention.
+
+    Raises:
+        ValueError: If the rows do not fit the config.
+    """
     if rows.tokens.ndim != 2 or rows.tokens.shape[1] != config.channels:
         raise ValueError(
             f"write: rows.tokens has shape {list(rows.tokens.shape)}, expected [m, "
             f"{config.channels}] (config.channels)."
         )
-    memory, rows = jax.tree.map(jnp.asarray, (memory, rows))
-    rows = rows._replace(tokens=rows.tokens.astype(memory.tokens.dtype), keep=_storable(rows))
-    return _append(memory, rows) if config.retention == "append" else _merge(memory, rows, config)
+    rows = jax.tree.map(jnp.asarray, rows)
+    # A position must round the same way where its voxel is found and where it is stored: the
+    # barrier keeps compilers from computing it twice.
+    frozen = jax.lax.optimization_barrier(jax.lax.stop_gradient(rows))
+    tokens = rows.tokens.astype(memory.tokens.dtype)
+    rows = frozen._replace(tokens=tokens, keep=_storable(frozen))
+    if not config.merges and config.partitions == 1 and config.pages <= FEW_PAGES:
+        return merge.in_write_order(memory, rows)
+    return merge.along_curve(jax.lax.stop_gradient(memory), rows, config)
+
+
+def store(
+    memory: LatentMemory, arranged: merge.Sorted, config: MemoryConfig
+) -> tuple[LatentMemory, WriteReport]:
+    """Put sorted rows into the partitions that these tables hold; the others' rows are left alone.
+
+    Args:
+        memory: One memory, or its share on one device.
+        arranged: From `arrange`, with partitions counted from the first that the tables hold.
+        config: The rules.
+
+    Returns:
+        The new tables, and what became of the rows of these partitions.
+    """
+    memory = jax.tree.map(jnp.asarray, memory)
+    frozen = jax.lax.stop_gradient(memory)
+    memory = frozen._replace(tokens=memory.tokens)
+    starts = place.partition_starts(arranged.part, memory.order.shape[0])
+    decision = merge.decide(frozen, arranged, config)
+    evicted, filled = None, memory.filled
+    if config.when_full != "stop":
+        wanted = place.count_rows(decision.newcomer, starts)
+        memory, evicted = evict.evict(memory, arranged, decision, wanted, config)
+    room = config.room - memory.filled
+    admitted = place.admit(decision.newcomer, arranged.part, arranged.rank, room)
+    blended = merge.blend(memory, arranged, decision, config)
+    allotment = place.allot(memory, admitted, arranged.part, evicted, config)
+    stored = admitted | decision.replaces
+    row = jnp.where(admitted, allotment.row, decision.old)
+    order = memory.next_order + arranged.rank
+    part = jnp.clip(arranged.part, 0, memory.order.shape[0] - 1)
+    refused = place.count_rows((decision.newcomer | decision.refused) & ~admitted, starts)
+    memory = put.put_rows(memory, blended, part, row, stored, order)
+    if decision.entry is not None:
+        table = directory.enter(memory.directory, part, decision.entry, row, admitted)
+        memory = memory._replace(directory=table)
+    report = WriteReport(
+        written=_count(stored),
+        merged=_count(decision.old >= 0),
+        dropped=jnp.sum(refused),
+        evicted=jnp.sum(filled) + _count(admitted) - jnp.sum(allotment.filled),
+    )
+    return memory._replace(
+        used=allotment.used,
+        tail=allotment.tail,
+        fresh=allotment.fresh,
+        filled=allotment.filled,
+        refused=memory.refused + refused,
+        boundaries=arranged.boundaries,
+        next_order=memory.next_order + arranged.total,
+        latest=jnp.maximum(memory.latest, arranged.latest),
+    ), report
 
 
 def unseen(
@@ -200,80 +275,6 @@ def _storable(rows: Rows) -> Bool[jax.Array, " m"]:
 
 def _count(mask: Bool[jax.Array, " m"]) -> Int32[jax.Array, ""]:
     return jnp.sum(mask, dtype=jnp.int32)
-
-
-def _append(memory: LatentMemory, rows: Rows) -> tuple[LatentMemory, WriteReport]:
-    """Put the kept rows behind those in use, as far as there is room."""
-    capacity, m = memory.depth.shape[0], rows.keep.shape[0]
-    place = memory.count + jnp.cumsum(rows.keep, dtype=jnp.int32) - 1
-    fits = rows.keep & (place < capacity)
-    # Rows that stay out get distinct places past the end, so that no place occurs twice.
-    place = jnp.where(fits, place, capacity + jnp.arange(m, dtype=jnp.int32))
-
-    def put(table: jax.Array, new: jax.Array) -> jax.Array:
-        return table.at[place].set(new, mode="drop", unique_indices=True)
-
-    written = _count(fits)
-    dropped = _count(rows.keep) - written
-    tables = [put(table, new) for table, new in zip(memory[:5], rows[:5], strict=True)]
-    new = LatentMemory._make([*tables, memory.count + written, memory.dropped + dropped])
-    return new, WriteReport(written, jnp.zeros((), jnp.int32), dropped)
-
-
-def _merge(
-    memory: LatentMemory, rows: Rows, config: MemoryConfig
-) -> tuple[LatentMemory, WriteReport]:
-    """Keep the newest row of each voxel, old voxels first, then new ones while there is room."""
-    capacity = memory.depth.shape[0]
-    joined = [jnp.concatenate(pair) for pair in zip(memory[:5], rows[:5], strict=True)]
-    valid = jnp.concatenate([used_rows(memory), rows.keep])
-    newest, known = _newest_per_voxel(joined[0], valid, capacity, config.voxel_size)
-    room = capacity - _count(newest & known)
-    newcomer = newest & ~known
-    admitted = newest & (known | (jnp.cumsum(newcomer, dtype=jnp.int32) <= room))
-    order = jnp.arange(valid.shape[0], dtype=jnp.int32)
-    place = jnp.where(admitted, jnp.cumsum(admitted, dtype=jnp.int32) - 1, capacity + order)
-    source = jnp.full((capacity,), -1, jnp.int32)
-    source = source.at[place].set(order, mode="drop", unique_indices=True)
-
-    def take(table: jax.Array) -> jax.Array:
-        used = (source >= 0).reshape((-1,) + (1,) * (table.ndim - 1))
-        return jnp.where(used, table[jnp.maximum(source, 0)], jnp.zeros((), table.dtype))
-
-    dropped = _count(newest & ~admitted)
-    tables = [take(table) for table in joined]
-    new = LatentMemory._make([*tables, _count(admitted), memory.dropped + dropped])
-    merged = _count(valid & ~newest)
-    return new, WriteReport(_count(admitted[capacity:]), merged, dropped)
-
-
-def _newest_per_voxel(
-    positions: Float[jax.Array, "k 3"], valid: Bool[jax.Array, " k"], stored: int, size: float
-) -> tuple[Bool[jax.Array, " k"], Bool[jax.Array, " k"]]:
-    """Return which rows are the last of their voxel, and for those whether it was stored before.
-
-    Args:
-        positions: World points of the stored rows followed by the new ones, in write order.
-        valid: Rows that exist.
-        stored: How many of the k rows are those of the memory.
-        size: Side of a voxel, scene units.
-    """
-    voxel = jnp.floor(jnp.where(valid[:, None], positions, 0.0) / size)
-    # Beyond 2**30 voxels from the origin float32 cannot tell neighbours apart anyway.
-    voxel = jnp.clip(voxel, -(2.0**30), 2.0**30).astype(jnp.int32)
-    order = jnp.arange(valid.shape[0], dtype=jnp.int32)
-    absent = (~valid).astype(jnp.int32)
-    # A stable sort on the voxel keeps write order inside it: its last row is the newest.
-    *keys, order = jax.lax.sort((absent, *voxel.T, order), num_keys=4, is_stable=True)
-    differs = jnp.stack([key[1:] != key[:-1] for key in keys]).any(axis=0)
-    edge = jnp.ones((1,), bool)
-    first = jnp.concatenate([edge, differs])
-    last = jnp.concatenate([differs, edge])
-    start = jax.lax.cummax(jnp.where(first, jnp.arange(order.shape[0]), 0))
-    known = order[start] < stored
-    unsort = jnp.zeros_like(valid)
-    newest = unsort.at[order].set(last & (keys[0] == 0), unique_indices=True)
-    return newest, unsort.at[order].set(known, unique_indices=True)
 
 
 def _check_frames(

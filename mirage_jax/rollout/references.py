@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from mirage_jax import world_model
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory.overlap import best_views, view_overlaps
+from mirage_jax.memory.rows import positions_in_order
 from mirage_jax.memory.state import LatentMemory
 from mirage_jax.rollout.chunk import References
 from mirage_jax.rollout.world import WorldSpec
@@ -42,9 +43,10 @@ def choose_references(
     """
     config = spec.chunk.references
     chosen = []
-    for row, count in enumerate(np.asarray(memory.count)):
+    for row in range(len(memory.order)):
+        one = memory._replace(order=memory.order[row], positions=memory.positions[row])
         overlaps = view_overlaps(
-            np.asarray(memory.positions[row, : int(count)]),
+            positions_in_order(one),
             Camera(*(leaf[row] for leaf in history)),
             Camera(*(leaf[row] for leaf in targets)),
             spec.grid_hw,

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from mirage_jax.diffusion.config import SamplingConfig
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.depth import resize_depth, resize_mask
 from mirage_jax.memory.overlap import best_views, rows_in_view, view_overlaps
+from mirage_jax.memory.rows import positions_in_order
 from mirage_jax.memory.state import release_config
 from mirage_jax.models.condition import RELEASE
 from mirage_jax.models.config import ReferenceConfig, release_chunk
@@ -253,7 +255,7 @@ class _Case:
 
         config = spec.chunk.references
         bounds = overlap_bounds(
-            np.asarray(memory.positions[0, : int(memory.count[0])]),
+            positions_in_order(jax.tree.map(lambda leaf: leaf[0], memory)),
             views(np.arange(count) * stride),
             views(listed["target_pose_indices"]),
             spec.grid_hw,

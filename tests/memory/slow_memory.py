@@ -6,7 +6,8 @@ Written from the definitions (matrix inverse, one row at a time), not from the p
 import numpy as np
 
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.memory import state, write
+from mirage_jax.memory import rows as rows_lib
+from mirage_jax.memory import write
 
 EDGE = 1e-4  # float32 may put a projection this close to a cell's edge into either cell
 
@@ -55,22 +56,30 @@ def room_depth(camera, hw, half=0.5):
 
 def random_memory(rng, config, count):
     """Return a memory of random rows, some exactly doubled so that depths tie."""
-    n, c = config.capacity, config.channels
-    positions = rng.normal(size=(n, 3)) * [2, 1.5, 3] + [0, 0, 3]
-    twins = rng.integers(0, n, n // 4)
-    positions[rng.integers(0, n, n // 4)] = positions[twins]
-    memory = state.LatentMemory(
-        positions=positions.astype(np.float32),
-        tokens=rng.normal(size=(n, c)).astype(np.float32),
-        origin=(rng.normal(size=(n, 3)) * 0.3).astype(np.float32),
-        depth=rng.uniform(1, 6, n).astype(np.float32),
-        time=rng.integers(0, 50, n).astype(np.int32),
-        count=np.int32(count),
-        dropped=np.int32(0),
+    c = config.channels
+    positions = rng.normal(size=(count, 3)) * [2, 1.5, 3] + [0, 0, 3]
+    if count:
+        twins = rng.integers(0, count, count // 4)
+        positions[rng.integers(0, count, count // 4)] = positions[twins]
+    return rows_lib.from_rows(
+        rows_lib.StoredRows(
+            positions=positions.astype(np.float32),
+            tokens=rng.normal(size=(count, c)).astype(np.float32),
+            origin=(rng.normal(size=(count, 3)) * 0.3).astype(np.float32),
+            depth=rng.uniform(1, 6, count).astype(np.float32),
+            time=rng.integers(0, 50, count).astype(np.int32),
+            weight=np.ones(count, np.float32),
+        ),
+        config,
     )
-    for field in memory[:5]:
-        field[count:] = 0
-    return memory
+
+
+def by_age(memory, index):
+    """Turn row numbers into places in `rows_in_order`; -1 stays -1."""
+    places = np.full(memory.order.size + 1, -1)
+    number = rows_lib.row_numbers(memory)
+    places[number] = np.arange(len(number))
+    return places[np.asarray(index)]
 
 
 def make_rows(rng, count, channels, spread=1.0):
@@ -96,10 +105,10 @@ def slow_project(points, pose, matrix):
 
 
 def slow_cells(memory, camera, frame, hw, half_cell=True):
-    """Return each used row's cell (or -1), depth, and the cells whose rows lie on an edge."""
-    count = int(memory.count)
+    """Return each row's cell (or -1) and depth, oldest first, and cells with rows on an edge."""
+    positions = rows_lib.rows_in_order(memory).positions
     pose, matrix = camera.cam_to_world[frame], camera.intrinsics[frame]
-    u, v, z = slow_project(np.asarray(memory.positions)[:count], pose, matrix)
+    u, v, z = slow_project(positions, pose, matrix)
     shift = 0.0 if half_cell else 0.5
     column, row = np.floor(u + shift), np.floor(v + shift)
     inside = (z > 0) & (column >= 0) & (column < hw[1]) & (row >= 0) & (row < hw[0])
@@ -116,7 +125,7 @@ def slow_cells(memory, camera, frame, hw, half_cell=True):
 
 
 def slow_read(memory, camera, frame, hw, half_cell=True):
-    """Return the index grid of the nearest rows, and the cells float32 may decide otherwise."""
+    """Return the grid of nearest rows, numbered by age, and where float32 may decide otherwise."""
     cell, z, unsure = slow_cells(memory, camera, frame, hw, half_cell)
     index = np.full(hw[0] * hw[1], -1)
     for row, where in enumerate(cell):

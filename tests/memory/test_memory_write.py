@@ -9,10 +9,11 @@ import pytest
 from memory.slow_memory import make_camera, make_rows, room_depth, slow_merge
 
 from mirage_jax.memory import read, state, write
+from mirage_jax.memory.rows import rows_in_order
 
 HW = (6, 8)
 APPEND = state.MemoryConfig(capacity=100, channels=3)
-VOXEL = dataclasses.replace(APPEND, retention="voxel", voxel_size=0.5)
+VOXEL = dataclasses.replace(APPEND, retention="newest", voxel_size=0.5)
 LENGTH = 80  # rows per write: one length for all tests compiles once
 compiled_write = jax.jit(write.write, static_argnums=2)
 unproject_rows = jax.jit(write.unproject_rows, static_argnums=4)
@@ -33,11 +34,11 @@ def concatenate_rows(*parts):
 
 
 def assert_holds(memory, rows, kept):
-    """Check that the memory holds exactly these rows, in order, and zeros behind them."""
+    """Check that the memory holds exactly these rows, in order."""
     assert int(memory.count) == len(kept)
-    for got, given in zip(memory[:5], rows[:5], strict=True):
-        np.testing.assert_array_equal(got[: len(kept)], np.asarray(given)[kept])
-        np.testing.assert_array_equal(got[len(kept) :], 0)
+    stored = rows_in_order(memory)
+    for name in ("positions", "tokens", "origin", "depth", "time"):
+        np.testing.assert_array_equal(getattr(stored, name), np.asarray(getattr(rows, name))[kept])
 
 
 def test_append_is_bounded_and_reports_drops():
@@ -75,7 +76,7 @@ def test_voxel_keeps_the_newest_row_of_each_voxel(capacity, spread):
         new_kept = sum(i >= len(stored.keep) for i in kept)
         memory, report = fast_write(memory, rows, config)
         assert_holds(memory, joined, kept)
-        assert [int(x) for x in report] == [new_kept, merged, dropped]
+        assert [int(x) for x in report] == [new_kept, merged, dropped, 0]
         dropped_so_far += dropped
         assert int(memory.dropped) == dropped_so_far
         stored = jax.tree.map(lambda leaf, kept=kept: leaf[kept], joined)
@@ -91,8 +92,8 @@ def test_voxel_memory_does_not_grow_when_the_same_view_is_written_again():
         memory, _ = fast_write(memory, rows, VOXEL)
         counts.append(int(memory.count))
     assert counts[0] == counts[1] > 0
-    np.testing.assert_array_equal(memory.time[: counts[1]], 2)
-    np.testing.assert_array_equal(memory.tokens[: counts[1]], 2.0)
+    np.testing.assert_array_equal(rows_in_order(memory).time, 2)
+    np.testing.assert_array_equal(rows_in_order(memory).tokens, 2.0)
 
 
 @pytest.mark.parametrize("config", [APPEND, VOXEL])
@@ -103,7 +104,7 @@ def test_unusable_rows_are_never_written(config):
     rows.positions[7, 0], rows.positions[8, 2] = np.nan, -np.inf
     rows.keep[9] = False
     memory, report = fast_write(state.empty(config), rows, config)
-    assert [int(x) for x in report] == [2, 0, 0]
+    assert [int(x) for x in report] == [2, 0, 0, 0]
     assert_holds(memory, rows, [10, 11])
 
 
@@ -164,7 +165,8 @@ def test_writing_frames_at_once_equals_writing_them_one_by_one():
             part = [x[i : i + 1] for x in (latents, depth, keep)]
             view = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], camera)
             steps, _ = write_frames(steps, *part, view, config, i)
-        jax.tree.map(np.testing.assert_array_equal, whole, steps)
+        parts = rows_in_order(whole), rows_in_order(steps)
+        jax.tree.map(np.testing.assert_array_equal, *parts)
 
 
 def test_unseen_adds_only_what_the_memory_does_not_show():
@@ -177,8 +179,8 @@ def test_unseen_adds_only_what_the_memory_does_not_show():
         state.empty(config), latents[:2], depth[:2], depth[:2] > 0,
         jax.tree.map(lambda leaf: leaf[:2], camera), config, jnp.arange(2),
     )  # fmt: skip
-    assert [int(x) for x in report] == [48, 48, 0]
-    np.testing.assert_array_equal(first.tokens[:48], latents[0].reshape(-1, 3))
+    assert [int(x) for x in report] == [48, 48, 0, 0]
+    np.testing.assert_array_equal(rows_in_order(first).tokens, latents[0].reshape(-1, 3))
     turned = jax.tree.map(lambda leaf: leaf[2:], camera)
     fresh = np.asarray(unseen(first, depth[2:], turned, config))
     _, report = write_frames(first, latents[2:], depth[2:], depth[2:] > 0, turned, config, 2)
@@ -209,7 +211,8 @@ def test_tokens_are_stored_in_the_configured_type():
     rows = make_rows(np.random.default_rng(7), 10, 3)
     memory, _ = fast_write(state.empty(config), rows, config)
     assert memory.tokens.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(memory.tokens[:10], rows.tokens.astype(jnp.bfloat16))
+    stored = rows_in_order(memory).tokens
+    np.testing.assert_array_equal(stored, rows.tokens.astype(jnp.bfloat16))
 
 
 def test_wrong_shapes_are_named():

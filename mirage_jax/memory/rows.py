@@ -1,0 +1,170 @@
+"""The rows of a memory without their pages, and a memory made anew from rows.
+
+Listing is how memories are saved, exported and compared: in insertion order, whatever the pages,
+partitions and devices. Building is how they are loaded and rebalanced: rows are sorted along the
+curve as a whole, partitions get equal shares, and pages come out full and compact. Both run on the
+host, in NumPy arrays and one pass over the rows; neither is for use under `jax.jit`.
+
+Read next: `files.py`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int32
+
+from mirage_jax.memory import directory, grid
+from mirage_jax.memory.config import MemoryConfig
+from mirage_jax.memory.state import NO_ROW, LatentMemory, empty
+
+
+class StoredRows(NamedTuple):
+    """k rows in the order they were written; fields as in `LatentMemory`."""
+
+    positions: Float[np.ndarray, "k 3"]
+    tokens: Float[np.ndarray, "k c"]
+    origin: Float[np.ndarray, "k 3"]
+    depth: Float[np.ndarray, " k"]
+    time: Int32[np.ndarray, " k"]
+    weight: Float[np.ndarray, " k"]
+
+
+def row_numbers(memory: LatentMemory) -> Int32[np.ndarray, " k"]:
+    """Return the numbers of the rows in use, oldest first: `MemoryRead.index` counts like this."""
+    order = np.asarray(memory.order).reshape(-1)
+    used = np.flatnonzero(order != NO_ROW)
+    return used[np.argsort(order[used], kind="stable")].astype(np.int32)
+
+
+def positions_in_order(memory: LatentMemory) -> Float[np.ndarray, "k 3"]:
+    """Return the world points of the rows in use, oldest first; reads no other table."""
+    number, size = row_numbers(memory), memory.order.shape[-1]
+    pages = np.asarray(memory.positions).reshape(-1, 3, size)
+    return pages[number // size, :, number % size]
+
+
+def rows_in_order(memory: LatentMemory) -> StoredRows:
+    """List the rows of one memory in the order they were written.
+
+    Args:
+        memory: One memory, not a stack.
+
+    Returns:
+        Copies; the weight of rows that are no mean is 1.
+    """
+    number = row_numbers(memory)
+    flat = {
+        name: np.asarray(getattr(memory, name)).reshape(-1, *getattr(memory, name).shape[2:])
+        for name in ("tokens", "origin", "depth", "time", "weight")
+    }
+    weight = flat.pop("weight")
+    return StoredRows(
+        positions=positions_in_order(memory),
+        weight=weight[number] if weight.size else np.ones(len(number), np.float32),
+        **{name: table[number] for name, table in flat.items()},
+    )
+
+
+def from_rows(rows: StoredRows, config: MemoryConfig, refused: int = 0) -> LatentMemory:
+    """Build a memory that holds these rows, in this order of age.
+
+    Args:
+        rows: Rows that one memory held: no two of a voxel, where the config merges.
+        config: Rules; may differ from those the rows were written by in capacity and partitions.
+        refused: Rows dropped so far.
+
+    Raises:
+        ValueError: If a partition, or a bucket of its directory, has no room for its share.
+    """
+    count = len(rows.depth)
+    key = grid.voxel_keys(jnp.asarray(rows.positions), config.voxel_size, jnp.ones(count, bool))
+    high, low = np.asarray(key.high), np.asarray(key.low)
+    along = np.lexsort((low, high))
+    key = grid.Key(high[along], low[along])
+    memory = jax.tree.map(np.array, empty(config))
+    if count:
+        even = grid.even_boundaries(key, jnp.asarray(count), config.partitions)
+        memory = memory._replace(boundaries=np.asarray(even))
+    part = np.asarray(grid.owners(jax.tree.map(jnp.asarray, key), memory.boundaries))
+    filled = np.bincount(part, minlength=config.partitions)
+    if filled.max(initial=0) > config.room:
+        raise ValueError(
+            f"memory from rows: a partition would hold {filled.max()} of {count} rows, expected at "
+            f"most {config.room}; raise the capacity or take fewer partitions."
+        )
+    row = np.arange(count) - (np.cumsum(filled) - filled)[part]
+    _fill_tables(memory, rows, along, part, row)
+    _fill_pages(memory, filled)
+    memory = memory._replace(
+        filled=filled.astype(np.int32),
+        next_order=np.int32(count),
+        latest=np.max(rows.time, initial=np.iinfo(np.int32).min),
+    )
+    memory.refused[:1] = refused
+    memory = jax.tree.map(jnp.asarray, memory)
+    return _index(memory, key, part, row) if config.merges else memory
+
+
+def rebalance(memory: LatentMemory, config: MemoryConfig) -> LatentMemory:
+    """Share the rows of one memory evenly among its partitions; what it shows does not change.
+
+    For when one partition is full and others are not: rows that were merged or dropped so far stay
+    so. New boundaries are quantiles of the rows along the curve, on edges of bricks.
+
+    Args:
+        memory: One memory, not a stack.
+        config: Its config, or one with another number of partitions or another capacity.
+
+    Raises:
+        ValueError: If a partition has no room for its share.
+    """
+    return from_rows(rows_in_order(memory), config, int(memory.dropped))
+
+
+def balance(memory: LatentMemory) -> float:
+    """Return how full the fullest partition is over the mean, 1 where all are alike."""
+    filled = np.asarray(memory.filled, np.float64)
+    return float(filled.max() / max(filled.mean(), 1e-9)) if filled.any() else 1.0
+
+
+def _fill_tables(
+    memory: LatentMemory, rows: StoredRows, along: np.ndarray, part: np.ndarray, row: np.ndarray
+) -> None:
+    """Put rows into their slots, in place."""
+    size = memory.order.shape[-1]
+    memory.positions[part, row // size, :, row % size] = rows.positions[along]
+    memory.order[part, row // size, row % size] = along
+    for name in ("tokens", "origin", "depth", "time", "weight"):
+        if getattr(memory, name).size:
+            getattr(memory, name)[part, row] = getattr(rows, name)[along]
+
+
+def _fill_pages(memory: LatentMemory, filled: np.ndarray) -> None:
+    """Set what is known of pages from their rows, in place."""
+    partitions, pages, size = memory.order.shape
+    present = memory.order != NO_ROW
+    seen = np.concatenate([memory.origin, memory.depth[..., None]], axis=-1)
+    seen = np.moveaxis(seen.reshape(partitions, pages, size, 4), -1, -2)
+    for table, values in ((memory.bounds, memory.positions), (memory.views, seen)):
+        table[:, :, 0] = np.where(present[:, :, None], values, np.inf).min(-1)
+        table[:, :, 1] = np.where(present[:, :, None], values, -np.inf).max(-1)
+    memory.used[:] = present.sum(-1)
+    memory.newest[:] = np.where(present, memory.order, -1).max(-1)
+    memory.tail[:] = np.maximum(filled - 1, 0) // size
+    memory.fresh[:] = memory.tail + 1
+
+
+def _index(memory: LatentMemory, key: grid.Key, part: np.ndarray, row: np.ndarray) -> LatentMemory:
+    """Enter all rows into the directory."""
+    owner, slot = jnp.asarray(part, jnp.int32), jnp.asarray(row, jnp.int32)
+    wanted = jnp.ones(owner.shape, bool)
+    place = directory.reserve(memory, owner, jax.tree.map(jnp.asarray, key), wanted)
+    if not bool((place.slot >= 0).all()):
+        raise ValueError(
+            "memory from rows: a bucket of the directory is full, expected fewer than "
+            f"{memory.directory.shape[-1]} rows in each; are two rows of one voxel among them? "
+            "Otherwise raise the capacity."
+        )
+    return memory._replace(directory=directory.enter(memory.directory, owner, place, slot, wanted))

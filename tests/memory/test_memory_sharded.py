@@ -1,0 +1,56 @@
+"""One memory over several devices is the memory of one device, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mirage_jax.memory import sharded, state
+
+_PROGRAM = Path(__file__).with_name("sharded_program.py")
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    """Run the program once; in a process of its own, since devices are counted when JAX starts."""
+    tests = _PROGRAM.parents[1]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests))),
+    }
+    command = [sys.executable, str(_PROGRAM)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_writes_and_reads_are_the_same_on_one_two_four_and_eight_devices(outcome):
+    assert {f"newest on {count}" for count in (1, 2, 4, 8)} <= set(outcome["same"])
+    assert all(outcome["same"].values()), outcome["same"]
+
+
+def test_collectives_move_new_rows_and_what_is_seen_but_nothing_stored(outcome):
+    write, read = outcome["collectives"]["write"], outcome["collectives"]["read"]
+    # One gather for each field of the new rows, one sum of four counts.
+    assert [line.split()[0] for line in write].count("all-gather") == 6
+    assert [line for line in write if "all-reduce" in line] == ["all-reduce s32[4]{0}"]
+    # Least depth, least order, tokens, and all else in one sum.
+    assert len(read) == 4
+    assert all("all-reduce" in line for line in read)
+
+
+def test_partitions_must_be_a_multiple_of_the_devices_and_axes_those_of_the_mesh():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("x",))
+    with pytest.raises(ValueError, match=r"axes are \('y',\), expected one or more of"):
+        sharded.Placement(mesh, ("y",))
+    config = state.MemoryConfig(64, 3, partitions=3)
+    shape = jax.sharding.AbstractMesh((2,), ("x",))
+    placement = sharded.Placement(shape, ("x",))
+    with pytest.raises(ValueError, match="3 partitions cannot be divided among 2 devices"):
+        sharded.write(state.empty(config), None, config, placement)
