@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+from mirage_jax.models.attention import attend
 from mirage_jax.models.layers import Linear, RMSNorm
 
 Past = tuple[jax.Array, ...]
@@ -146,7 +147,7 @@ class FrameAttention(nnx.Module):
         """Return the frames with the attended values added."""
         b, t, h, w, c = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b * t, h * w, 1, 3 * c)
-        y = jax.nn.dot_product_attention(*jnp.split(qkv, 3, axis=-1))
+        y = attend(*jnp.split(qkv, 3, axis=-1))
         return x + self.out(y.reshape(x.shape))
 
 

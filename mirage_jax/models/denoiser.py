@@ -49,7 +49,7 @@ class DenoiserConfig:
       dtype: of activations and products; parameters stay as they are.
       products: "plain", or "bfloat16" operands for linear maps; see `layers.BlockSizes`. On CPUs
         with AMX the latter with "recomputed" attention halves the time of a training step.
-      attention: "library" or "recomputed"; see `layers.BlockSizes`.
+      attention: "auto", "library" or "recomputed"; see `layers.BlockSizes`.
       remat: a key of `functional.REMAT`: what the backward pass recomputes.
       unroll: blocks run by one iteration of the scan; more compiles longer.
     """
@@ -69,7 +69,7 @@ class DenoiserConfig:
     prediction: Literal["velocity", "clean"] = "velocity"
     dtype: Literal["float32", "bfloat16"] = "float32"
     products: Literal["plain", "bfloat16"] = "plain"
-    attention: Literal["library", "recomputed"] = "library"
+    attention: Literal["auto", "library", "recomputed"] = "auto"
     remat: Literal["none", "dots", "full"] = "none"
     unroll: int = 1
 

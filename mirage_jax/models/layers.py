@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
-from mirage_jax.models.products import bfloat16_product, recomputed_attention
+from mirage_jax.models.attention import attend, blockwise_attention
+from mirage_jax.models.products import bfloat16_product
 
 Products = Literal["plain", "bfloat16"]
 _xavier = nnx.initializers.xavier_uniform()
@@ -32,8 +33,9 @@ class BlockSizes:
       eps: added to variances in norms.
       products: "plain" multiplies in the dtype of the activations, "bfloat16" rounds the operands
         of every linear map but leaves the activations as they are.
-      attention: "library" is `jax.nn.dot_product_attention`, "recomputed" is
-        `products.recomputed_attention`.
+      attention: "auto" is `attention.attend`, which chooses between the two others by platform:
+        "library", `jax.nn.dot_product_attention`, and "recomputed",
+        `attention.blockwise_attention`.
     """
 
     width: int
@@ -41,7 +43,7 @@ class BlockSizes:
     mlp_width: int
     eps: float
     products: Products = "plain"
-    attention: Literal["library", "recomputed"] = "library"
+    attention: Literal["auto", "library", "recomputed"] = "auto"
 
 
 class Linear(nnx.Module):
@@ -172,8 +174,9 @@ class Attention(nnx.Module):
 
 
 _ATTENTION: Mapping[str, Callable[..., jax.Array]] = {
+    "auto": attend,
     "library": jax.nn.dot_product_attention,
-    "recomputed": recomputed_attention,
+    "recomputed": blockwise_attention,
 }
 
 

@@ -1,8 +1,8 @@
-"""Products with hand-written backward passes, for backends that do badly on the derived ones.
+"""A product with a hand-written backward pass, for backends that do badly on the derived ones.
 
 Conventions: operands and results are float32 unless said otherwise. XLA's CPU backend runs the
-derived gradient of a bfloat16 product ten to twenty times slower than the product itself, and
-attention with its derived gradient at half speed; on accelerators the library's own are the choice.
+derived gradient of a bfloat16 product ten to twenty times slower than the product itself; on
+accelerators the plain one is the choice.
 Reverse mode only: `jax.jvp` does not pass through.
 
 Read next: `layers.py`, which chooses by name.
@@ -43,60 +43,6 @@ def _bfloat16_product_backward(saved, gradient):
 bfloat16_product.defvjp(_bfloat16_product_forward, _bfloat16_product_backward)
 
 
-@jax.custom_vjp
-def recomputed_attention(
-    q: Float[jax.Array, "b n k d"], k: Float[jax.Array, "b m k d"], v: Float[jax.Array, "b m k d"]
-) -> Float[jax.Array, "b n k d"]:
-    """Return softmax(q k^T / sqrt(d)) v without a mask; the backward pass recomputes the weights.
-
-    The same function as `jax.nn.dot_product_attention(q, k, v)`, computed in float32.
-    """
-    return _attention_forward(q, k, v)[0]
-
-
-def _attention_forward(q, k, v):
-    dtype = q.dtype
-    q, k, v = (_heads_first(part) for part in (q * q.shape[-1] ** -0.5, k, v))
-    scores = _scores(q, k)
-    top = scores.max(axis=-1, keepdims=True)
-    weights = jnp.exp(scores - top)
-    total = weights.sum(axis=-1, keepdims=True)
-    out = _matmul(weights, v) / total
-    return _heads_last(out).astype(dtype), (q, k, v, out, top + jnp.log(total))
-
-
-def _attention_backward(saved, gradient):
-    q, k, v, out, log_total = saved
-    dtype = gradient.dtype
-    gradient = _heads_first(gradient)
-    weights = jnp.exp(_scores(q, k) - log_total)
-    to_v = _matmul(weights.swapaxes(-1, -2), gradient)
-    to_weights = _matmul(gradient, v.swapaxes(-1, -2))
-    to_scores = weights * (to_weights - (gradient * out).sum(axis=-1, keepdims=True))
-    to_q = _matmul(to_scores, k) * q.shape[-1] ** -0.5
-    to_k = _matmul(to_scores.swapaxes(-1, -2), q)
-    return tuple(_heads_last(part).astype(dtype) for part in (to_q, to_k, to_v))
-
-
-recomputed_attention.defvjp(_attention_forward, _attention_backward)
-
-
 def _dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     dimensions = (((x.ndim - 1,), (0,)), ((), ()))
     return jax.lax.dot_general(x, kernel, dimensions, preferred_element_type=jnp.float32)
-
-
-def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
-    return _matmul(q, k.swapaxes(-1, -2))
-
-
-def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.matmul(x, y, preferred_element_type=jnp.float32)
-
-
-def _heads_first(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float32).swapaxes(1, 2)
-
-
-def _heads_last(x: jax.Array) -> jax.Array:
-    return x.swapaxes(1, 2)
