@@ -111,4 +111,5 @@ def _embeddings(flags: dict[str, Any], spec: WorldSpec, folder: Path, wanted: li
             f"--texts: the world {spec.name!r} reads text and {source} holds no {WEIGHTS}; give a "
             "text cache with --texts (mirage encode text makes one), or a --text-encoder"
         )
-    return embed_prompts(source, flags["tokenizer"], wanted)
+    width = spec.denoiser.text_width
+    return embed_prompts(source, flags["tokenizer"], wanted, width=width)

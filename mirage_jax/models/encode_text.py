@@ -50,6 +50,7 @@ def load_text_model(
     tokenizer: str | os.PathLike[str] | None = None,
     *,
     dtype: Dtype | None = None,
+    width: int | None = None,
 ) -> TextModel:
     """Load a text encoder with its tokenizer.
 
@@ -57,6 +58,7 @@ def load_text_model(
       weights: a file of ours with its config in the header, or a folder with `WEIGHTS`.
       tokenizer: file or folder; None looks beside the weights.
       dtype: of activations, "float32" or "bfloat16"; None leaves that to the config.
+      width: that its embeddings must have, or None for any.
 
     Raises:
       FileNotFoundError: weights or tokenizer are missing.
@@ -64,6 +66,11 @@ def load_text_model(
     """
     path = Path(weights) / WEIGHTS if Path(weights).is_dir() else Path(weights)
     config = _stored_config(path)
+    if width is not None and config.width != width:
+        raise ValueError(
+            f"text encoder {path}: makes embeddings of width {config.width}, expected {width}, the "
+            "denoiser's text_width; give the text encoder that the denoiser was trained with"
+        )
     if dtype is not None:
         config = dataclasses.replace(config, dtype=dtype)
     loaded = load_tokenizer(path.parent if tokenizer is None else tokenizer)
@@ -108,13 +115,15 @@ def embed_prompts(
     weights: str | os.PathLike[str],
     tokenizer: str | os.PathLike[str] | None,
     prompts: Sequence[str],
+    *,
+    width: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Load a text encoder, encode, and free it again; see `load_text_model` for errors.
+    """Load a text encoder, encode, and free it again; see `load_text_model` for the arguments.
 
     Returns:
       Prompt -> embedding [length, d], zeros after its rows, as the denoiser takes it.
     """
-    model = load_text_model(weights, tokenizer)
+    model = load_text_model(weights, tokenizer, width=width)
     length = model.tokenizer.length
     return {
         prompt: np.pad(rows, ((0, length - len(rows)), (0, 0)))

@@ -43,6 +43,11 @@ def test_weights_keep_the_dtype_of_their_file(model):
     assert model.params["token_embedding"].dtype == jnp.bfloat16
 
 
+def test_an_encoder_of_another_width_is_refused_before_its_weights_are_read(world):
+    with pytest.raises(ValueError, match="width 16, expected 32"):
+        encode_text.load_text_model(world, width=32)
+
+
 def test_identity_follows_weights_and_tokenizer(model, world, tmp_path):
     other = tiny_text.save_text_model(tmp_path / "other", seed=1)
     (tmp_path / "spiece.model").write_bytes(tiny_text.sentencepiece_model())
