@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "mirage_jax"
 
 _ANYONE = {"config", "prng"}
 _CORE = {"geometry", "ops", "memory", "models", "diffusion"}
-_BELOW_TRAIN = _CORE | {"data", "distributed", "world_model"}
+_BELOW_TRAIN = _CORE | {"data", "distributed", "world_model", "estimate"}
 # package (or top-level module) -> what it may import besides itself, config and prng
 MAY_IMPORT = {
     "config": set(),
@@ -27,8 +27,9 @@ MAY_IMPORT = {
     "data": {"geometry"},
     "distributed": set(),
     "world_model": _CORE,
+    "estimate": {"memory", "models"},
     "train": _BELOW_TRAIN,
-    "rollout": _CORE | {"world_model"},
+    "rollout": _CORE | {"world_model", "estimate"},
     "eval": _BELOW_TRAIN | {"rollout"},
     "cli": _BELOW_TRAIN | {"train", "rollout", "eval"},
 }

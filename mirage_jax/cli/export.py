@@ -11,6 +11,7 @@ import click
 @click.command(help="Gather the trained weights of a working folder into a world's folder.")
 @click.option("--config", required=True, help="Config file and variant they were trained with.")
 @click.option("--workdir", required=True, help="Working folder of mirage train.")
+@click.option("--weights", help="Folder of given weights, for what the workdir does not hold.")
 @click.option("--out", required=True, help="Folder to write.")
 @click.option(
     "--dtype",
@@ -19,13 +20,14 @@ import click
     show_default=True,
     help="Storage type of the weights.",
 )
-def command(config, workdir, out, dtype) -> None:
+def command(config, workdir, weights, out, dtype) -> None:
     """Writes a world's folder."""
     from mirage_jax.models.functional import count_params
     from mirage_jax.rollout.world import export_world, world_spec
     from mirage_jax.train import config as config_lib
 
-    world = export_world(workdir, world_spec(config_lib.load(config)), out, dtype=dtype)
+    spec = world_spec(config_lib.load(config))
+    world = export_world(workdir, spec, out, dtype=dtype, weights=weights)
     for name, params in world.params.items():
         click.echo(f"{name} parameters={count_params(params)}")
     click.echo(f"written to {out}")

@@ -62,6 +62,7 @@ def command(
     import dataclasses
     from pathlib import Path
 
+    from mirage_jax import estimate
     from mirage_jax.rollout import depths, paths, shipped
     from mirage_jax.rollout import scene as scene_lib
     from mirage_jax.rollout import world as world_lib
@@ -82,6 +83,7 @@ def command(
         click.echo(f"note: {note}")
     given_depth = depths.find_path_depth(spec, start, walked, path_depth)
     plan, prompt = resolve_prompts(text, spec, folder) or (None, None)
+    click.echo(estimate.estimate_generation(spec).text(estimate.device_bytes()))
     world = dataclasses.replace(world_lib.load_world(folder), spec=spec)
 
     from mirage_jax.eval import walkthrough

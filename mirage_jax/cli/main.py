@@ -19,6 +19,7 @@ import mirage_jax
 COMMANDS = {
     "generate": ("mirage_jax.cli.generate", "Generate a video along a camera path."),
     "train": ("mirage_jax.cli.train", "Train the codec, the depth head or the denoiser."),
+    "plan": ("mirage_jax.cli.plan", "Say how large a config's models and runs are."),
     "evaluate": ("mirage_jax.cli.evaluate", "Measure revisits, camera following and the codec."),
     "record": ("mirage_jax.cli.record", "Record clips of a world with depth and cameras."),
     "encode": ("mirage_jax.cli.encode", "Encode prompts for training and generation."),

@@ -60,8 +60,12 @@ def command(config, stage, workdir, weights, data, steps, minutes, seed) -> None
         config_lib.load(config), {k: v for k, v in overrides.items() if v is not None}
     )
 
+    from mirage_jax import estimate
     from mirage_jax.train import loop, stages
 
+    size = stages.estimate_stage(world, stage)
+    if size is not None:
+        click.echo(size.text(estimate.device_bytes()))
     given = Path(weights) if weights else None
     objective = stages.make_objective(world, stage, Path(workdir), click.echo, given)
     options = loop.RunOptions(Path(workdir), minutes=minutes, weights=given, report=click.echo)

@@ -1,6 +1,7 @@
 """A world on disk: `world.json` with every config, and one safetensors file for each model.
 
-`World` is what rollout and evaluation take: configs and parameters, nothing else. The folder holds
+`World` is what rollout and evaluation take: configs and parameters, nothing else. Where the folder
+has a `lora.safetensors`, it is merged into the denoiser as it is read. The folder holds
 `world.json`, `codec.safetensors`, `depth.safetensors`, `denoiser.safetensors` and, where the world
 has a learned read, `learned_read.safetensors`.
 Read next: `mirage_jax/rollout/loop.py`, `mirage_jax/world_model`.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from mirage_jax.models.config import ChunkConfig
 from mirage_jax.models.denoiser import DenoiserConfig
 from mirage_jax.models.depth_head import DepthHeadConfig
 from mirage_jax.models.learned_read import LearnedReadConfig
+from mirage_jax.models.lora import LoraConfig, apply_lora
 
 # Model -> file stem of its weights.
 WEIGHT_FILES = {
@@ -33,6 +36,7 @@ WEIGHT_FILES = {
     "learned_read": "learned_read",
 }
 CONFIG_FILE = "world.json"
+LORA_FILE = "lora.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +135,11 @@ def world_spec(config: Any) -> WorldSpec:
 
 
 def export_world(
-    workdir: str | Path, spec: WorldSpec, directory: str | Path, dtype: str | None = None
+    workdir: str | Path,
+    spec: WorldSpec,
+    directory: str | Path,
+    dtype: str | None = None,
+    weights: str | Path | None = None,
 ) -> World:
     """Gather the weights that training left in a working folder into a world's folder.
 
@@ -140,6 +148,7 @@ def export_world(
         spec: from `world_spec`.
         directory: folder to write.
         dtype: storage dtype of the weights, e.g. "float16".
+        weights: folder of given weights, for what the workdir does not hold.
 
     Returns:
         The world, with the weights as they are in `workdir`.
@@ -147,7 +156,8 @@ def export_world(
     Raises:
         FileNotFoundError: a stage has not been trained; all missing files are named.
     """
-    world = World(spec=spec, params=_load_params(Path(workdir), spec, "--workdir"))
+    folders = [Path(workdir), *([Path(weights)] if weights else [])]
+    world = World(spec=spec, params=_load_params(folders, spec, "--workdir"))
     save_world(directory, world, dtype=dtype)
     return world
 
@@ -167,7 +177,7 @@ def load_world(directory: str | Path) -> World:
     """
     directory = Path(directory)
     spec = load_spec(directory)
-    return World(spec=spec, params=_load_params(directory, spec, "--weights"))
+    return World(spec=spec, params=_load_params([directory], spec, "--weights"))
 
 
 def load_spec(directory: str | Path) -> WorldSpec:
@@ -197,16 +207,40 @@ def load_spec(directory: str | Path) -> WorldSpec:
     return config_lib.from_dict(WorldSpec, values)
 
 
-def _load_params(directory: Path, spec: WorldSpec, argument: str) -> dict[str, Any]:
-    """Read the weights of every model of a spec, or name all files that are missing."""
-    paths = {name: directory / f"{WEIGHT_FILES[name]}.safetensors" for name in _models(spec)}
-    missing = [path.name for path in paths.values() if not path.is_file()]
+def _load_params(folders: Sequence[Path], spec: WorldSpec, argument: str) -> dict[str, Any]:
+    """Read the weights of every model, each from the first folder that has it.
+
+    A LoRA is merged into the denoiser. All files that are in no folder are named.
+    """
+    names = {name: f"{WEIGHT_FILES[name]}.safetensors" for name in _models(spec)}
+    paths = {name: _first_with(folders, file) for name, file in names.items()}
+    missing = [names[name] for name, path in paths.items() if path is None]
     if missing:
         raise FileNotFoundError(
-            f"{argument}: {directory} lacks {', '.join(missing)}, expected one file for each model "
-            "of the world; train them with mirage train, or give the folder of the shipped weights"
+            f"{argument}: {folders[0]} lacks {', '.join(missing)}, expected one file for each "
+            "model of the world; train them with mirage train, or give the folder of the shipped "
+            "weights"
         )
-    return {name: files.load_params(path, getattr(spec, name)) for name, path in paths.items()}
+    params = {
+        name: files.load_params(path, getattr(spec, name))
+        for name, path in paths.items()
+        if path is not None
+    }
+    lora = _first_with(folders, LORA_FILE)
+    if lora is not None:
+        params["denoiser"] = _with_lora(params["denoiser"], lora)
+    return params
+
+
+def _first_with(folders: Sequence[Path], file: str) -> Path | None:
+    return next((folder / file for folder in folders if (folder / file).is_file()), None)
+
+
+def _with_lora(denoiser: Any, path: Path) -> Any:
+    """Merge a LoRA; one that training left says its scale, a released one has 1."""
+    config = json.loads(files.load_metadata(path).get("lora", "{}"))
+    scale = config_lib.from_dict(LoraConfig, config).scale
+    return apply_lora(denoiser, files.load_tree(path), scale)
 
 
 def _models(spec: WorldSpec) -> list[str]:

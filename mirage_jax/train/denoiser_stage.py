@@ -164,7 +164,8 @@ class DenoiserObjective:
         paths = []
         for name, tree in whole.items():
             path = workdir / f"{name}.safetensors"
-            files.save_params(path, tree, {"config": self.model[name], "step": step})
+            kind = "lora" if name == "lora" else "config"
+            files.save_params(path, tree, {kind: self.model[name], "step": step})
             paths.append(path)
         return paths
 

@@ -14,10 +14,11 @@ from typing import cast
 
 import numpy as np
 
+from mirage_jax import estimate
 from mirage_jax.data.captions import ClipTexts, clip_captions
 from mirage_jax.data.text_cache import open_texts
 from mirage_jax.train import latents as latents_lib
-from mirage_jax.train import start
+from mirage_jax.train import start, tuning
 from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.config import DataConfig, WorldConfig
 from mirage_jax.train.denoiser_stage import DenoiserObjective
@@ -83,6 +84,20 @@ def make_objective(
         name=stage,
         given=None if stage == "denoiser" else given,
         texts=texts,
+    )
+
+
+def estimate_stage(world: WorldConfig, stage: str) -> estimate.Estimate | None:
+    """Return the size of an update; None for codec and depth head, which are small."""
+    if stage in ("codec", "depth"):
+        return None
+    config = world.denoiser_stage(stage)
+    return estimate.estimate_training(
+        world,
+        *tuning.abstract_split(world, config),
+        batch=config.batch,
+        average=config.ema_decay > 0,
+        memory_frames=config.windows.memory_frames,
     )
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax.models.adapted import adapted
-from mirage_jax.models.functional import Params, flatten, unflatten
+from mirage_jax.models.functional import Params, abstract_params, flatten, unflatten
 from mirage_jax.models.lora import init_lora
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.stage_config import DenoiserStageConfig
@@ -71,6 +71,13 @@ def split(params: Params, stage: DenoiserStageConfig, key: jax.Array) -> Split:
     if stage.lora is not None:
         trained["lora"] = init_lora(stage.lora, params["denoiser"], key)
     return Split(trained, unflatten(fixed))
+
+
+def abstract_split(world: WorldConfig, stage: DenoiserStageConfig) -> Split:
+    """Return shapes and types of what `split` gives, without allocating anything."""
+    configs = {"denoiser": world.denoiser, "learned_read": world.learned_read}
+    params = {name: abstract_params(c) for name, c in configs.items() if c is not None}
+    return jax.eval_shape(lambda tree: split(tree, stage, jax.random.key(0)), params)
 
 
 def join(trained: Params, fixed: Params) -> Params:

@@ -1,10 +1,14 @@
 """Worlds on disk: what is written comes back, and what is missing is named."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from tiny_world import tiny_world
 
+from mirage_jax.models.files import save_params
+from mirage_jax.models.lora import LoraConfig, apply_lora, init_lora
 from mirage_jax.rollout.world import export_world, load_spec, load_world, save_world
 
 
@@ -62,3 +66,21 @@ def test_export_gathers_a_training_folder_and_names_untrained_stages(tmp_path):
     (tmp_path / "work" / "denoiser.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"--workdir: .*lacks denoiser\.safetensors"):
         export_world(tmp_path / "work", world.spec, tmp_path / "out")
+
+
+def test_a_lora_in_the_workdir_is_merged_into_a_denoiser_given_elsewhere(tmp_path):
+    world = tiny_world()
+    save_world(tmp_path / "given", world)
+    config = LoraConfig(rank=2, alpha=1.0)
+    lora = init_lora(config, world.params["denoiser"], jax.random.key(0))
+    lora = jax.tree.map(lambda leaf: leaf + 0.1, lora)
+    metadata = {"lora": dataclasses.asdict(config)}
+    save_params(tmp_path / "work" / "lora.safetensors", lora, metadata)
+    exported = export_world(
+        tmp_path / "work", world.spec, tmp_path / "out", weights=tmp_path / "given"
+    )
+    expected = apply_lora(world.params["denoiser"], lora, 0.5)
+    for loaded in (exported, load_world(tmp_path / "out")):
+        jax.tree.map(np.testing.assert_array_equal, loaded.params["denoiser"], expected)
+    changed = expected["blocks"]["ffn"]["up"]["kernel"]
+    assert np.abs(changed - world.params["denoiser"]["blocks"]["ffn"]["up"]["kernel"]).max() > 1e-3

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from blank_latents import blank_latents
 
 from mirage_jax.config import to_dict
 from mirage_jax.models import functional
@@ -18,7 +19,7 @@ from mirage_jax.train import config as config_lib
 from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.depth_stage import DepthObjective
-from mirage_jax.train.latents import CodecWeights, Latents
+from mirage_jax.train.latents import CodecWeights
 from mirage_jax.train.window_scores import ValidationWindows
 
 ROOT = Path(__file__).parents[2]
@@ -29,26 +30,6 @@ NOTHING = ValidationWindows([], [], [], 1)
 def load(name):
     file, _, variant = name.partition(":")
     return config_lib.load(f"{ROOT / file}:{variant}" if variant else str(ROOT / file))
-
-
-def blank_latents(world) -> Latents:
-    """Latents of one clip, all zero, just long enough for a window."""
-    frames = world.chunk.latent_frames + world.chunk.preceding
-    grid = (1, 1, frames, *world.grid_hw)
-    video = np.zeros((1, 1, 2, frames, *world.grid_hw, world.codec.latent_channels), np.float16)
-    poses = np.tile(np.eye(4, dtype=np.float32), (1, 1, frames, 1, 1))
-    intrinsics = np.eye(3, dtype=np.float32)[None, None]
-    return Latents(
-        video=video,
-        single=video[:, :, 0],
-        held=video[:, :, 0],
-        depth=np.ones(grid, np.float32),
-        keep=np.zeros(grid, bool),
-        known=np.zeros(grid, bool),
-        sky=np.zeros(grid, bool),
-        cam_to_world=poses,
-        intrinsics=intrinsics,
-    )
 
 
 def abstract_loss(objective, params, batch):
