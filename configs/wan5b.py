@@ -92,7 +92,7 @@ def _as_released(config: ConfigDict) -> None:
     set_branch(config, "release")
     config.memory.update(half_cell=False, rounding="nearest_even")
     config.chunk.update(preceding_reads="kept", last="short", decode="alone")
-    config.chunk.write.start_twice = True
+    config.chunk.write.update(start_twice=True, masks="start")
     config.sampling = {"steps": 20, "shift": 5.0, "solver": "unipc", "integer_timesteps": True}
     recipe = {
         "steps": 10_000,
