@@ -19,6 +19,8 @@ class WindowConfig:
         return_fraction: share of windows whose memory holds frames of the way out.
         memory_off: share of windows without any memory.
         still_fraction: share of windows in which the camera rests at the first target frame.
+        references: draw reference frames, up to the most that a rollout's chunks have; the train
+            step is compiled once for each number of them.
         text_dropout: share of windows that follow the empty prompt instead of their clip's caption.
     """
 
@@ -27,6 +29,7 @@ class WindowConfig:
     return_fraction: float = 0.5
     memory_off: float = 0.1
     still_fraction: float = 0.1
+    references: bool = False
     text_dropout: float = 0.1
 
     def __post_init__(self) -> None:

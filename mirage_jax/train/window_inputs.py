@@ -29,6 +29,7 @@ class Seen(NamedTuple):
         preceding: [b, P, h, w, c] frames before it as the denoiser gets them.
         observation: of the T target, then the P preceding frames.
         text: [b, n, dt] embeddings of prompts, or None.
+        references: [b, R, h, w, c] past frames that see the same place, or None.
     """
 
     target: Float[Array, "b t h w c"]
@@ -36,6 +37,7 @@ class Seen(NamedTuple):
     preceding: Float[Array, "b p h w c"]
     observation: world_model.Observation
     text: Float[Array, "b n dt"] | None = None
+    references: Float[Array, "b r h w c"] | None = None
 
 
 def with_memory_for(world: WorldConfig, memory_frames: int) -> WorldConfig:
@@ -66,12 +68,17 @@ def look(
     preceding = arrays["preceding"].astype(jnp.float32)
     tokens = arrays["memory_latents"].astype(jnp.float32)
     depth, first = arrays["memory_depth"], target[:, 0]
+    references = arrays.get("references")
+    if references is not None:
+        references = references.astype(jnp.float32)
     if noise is not None:
         keys = jax.random.split(key, 4)
         tokens = _with_noise(tokens, keys[0], noise.token)
         depth = _with_depth_noise(depth, keys[1], noise)
         first = _with_noise(first[:, None], keys[2], noise.context)[:, 0]
         preceding = _with_noise(preceding, keys[3], noise.context)
+        if references is not None:
+            references = _with_noise(references, jax.random.fold_in(keys[3], 1), noise.context)
     slots = depth.shape[1]
     memory, _ = world_model.remember(
         world,
@@ -87,16 +94,23 @@ def look(
     observation = world_model.observe(
         world, params, memory, cameras, world.grid_hw, reference, score=arrays.get("score")
     )
-    return Seen(target, first, preceding, observation, arrays.get("text"))
+    return Seen(target, first, preceding, observation, arrays.get("text"), references)
 
 
 def chunk_rows(seen: Seen, rows: slice, preceding: int) -> world_model.ChunkInputs:
-    """Return the denoiser's inputs for some rows of a batch, with that many preceding frames."""
+    """Return the denoiser's inputs for some rows of a batch, with that many preceding frames.
+
+    Rows without preceding frames are first chunks, which have no references either.
+    """
     frames = seen.target.shape[1] + preceding
     observation = jax.tree.map(lambda leaf: leaf[rows, :frames], seen.observation)
     text = None if seen.text is None else seen.text[rows]
     before = seen.preceding[rows, :preceding]
-    return world_model.chunk_inputs(seen.first[rows], before, observation, text)
+    shown = seen.references if preceding else None
+    references = None if shown is None else shown[rows]
+    return world_model.chunk_inputs(
+        seen.first[rows], before, observation, text, references=references
+    )
 
 
 def _with_noise(latents: jax.Array, key: jax.Array, most: float) -> jax.Array:

@@ -23,6 +23,7 @@ from mirage_jax.prng import Purpose, generator_for
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import Latents
 from mirage_jax.train.window_config import WindowConfig
+from mirage_jax.train.window_references import draw_references
 
 # A start picture is the oldest frame of most memories; the others go on from a longer past.
 _START_PICTURE = 0.7
@@ -71,8 +72,9 @@ def draw_batch(
 ) -> Batch:
     """Return the arrays of the windows of one step; see `gather` for their meaning.
 
-    With `texts` there is also `text` [b, n, dt], the embedding of each clip's caption or, in
-    dropped rows, of the empty prompt.
+    With `config.references` there are also `references`, see `window_references.py`; with `texts`
+    `text` [b, n, dt], the embedding of each clip's caption or, in dropped rows, of the empty
+    prompt.
     """
     rng = generator_for(seed, step, Purpose.CLIP_WINDOW)
     clips = clip_indices(seed, step, batch, len(latents.video))
@@ -81,6 +83,8 @@ def draw_batch(
         for row, clip in enumerate(clips)
     ]
     arrays = gather(latents, windows, chunk, config.memory_frames)
+    if config.references and chunk.references.most:
+        arrays |= draw_references(rng, latents, windows, chunk)
     if texts is None:
         return arrays
     dropped = draw_dropped(seed, step, batch, config.text_dropout)

@@ -15,6 +15,7 @@ from blank_latents import blank_latents
 
 from mirage_jax.config import to_dict
 from mirage_jax.models import functional
+from mirage_jax.models.config import release_chunk
 from mirage_jax.train import config as config_lib
 from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.denoiser_stage import DenoiserObjective
@@ -113,3 +114,8 @@ def test_sizes_that_do_not_fit_each_other_are_refused_by_name():
 def test_a_config_that_is_not_there_says_what_to_give():
     with pytest.raises(ValueError, match=r"--config: got 'configs/dom.py', expected an existing"):
         config_lib.load("configs/dom.py")
+
+
+def test_the_release_presets_run_chunks_as_the_release_does():
+    for name in ("wan5b", "wan14b"):
+        assert load(str(ROOT / "configs" / f"{name}.py:release")).chunk == release_chunk()

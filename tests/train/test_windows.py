@@ -10,10 +10,11 @@ from mirage_jax.data.sampling import clip_indices
 from mirage_jax.data.text_cache import TextSpec, add_texts, open_texts
 from mirage_jax.geometry.camera import Camera, index_camera
 from mirage_jax.geometry.projection import unproject
-from mirage_jax.models.config import ChunkConfig
+from mirage_jax.models.config import ChunkConfig, ReferenceConfig
 from mirage_jax.train import latents as latents_lib
 from mirage_jax.train.latents import Latents
 from mirage_jax.train.window_config import WindowConfig
+from mirage_jax.train.window_references import choose
 from mirage_jax.train.windows import MemoryFrame, Window, draw_batch, draw_window, gather
 
 FRAMES, HW, CHANNELS = 13, (4, 6), 3
@@ -165,3 +166,41 @@ def test_a_window_carries_the_embedding_of_its_clip_s_caption_unless_dropped(tmp
     dropped = np.stack([drawn(step, 0.5)["text"][:, 0, 0] == 1 for step in range(20)])
     assert 20 < dropped.sum() < 60
     assert "text" not in draw(0)
+
+
+REFERENCES = dataclasses.replace(CHUNK, references=ReferenceConfig(3, 2.0, 0.01))
+
+
+def test_references_are_past_frames_best_first_as_a_rollout_would_choose_them():
+    way_out = (MemoryFrame(1, 3, False), MemoryFrame(0, 5, False))
+    window = Window(0, 1, 0, 5, first=False, memory=way_out)
+    chosen = choose(LATENTS, window, REFERENCES)
+    # Frame 5 is target frame 0 itself, and no other is seen as fully.
+    assert chosen[0] == (0, 5)
+    assert len(chosen) == 3
+    history = {(0, i) for i in range(6)} | {(1, 3)}
+    assert set(chosen) <= history
+    # A strict threshold leaves what overlaps that much, in the same order.
+    strict = dataclasses.replace(REFERENCES, references=ReferenceConfig(3, 2.0, 0.99))
+    assert choose(LATENTS, window, strict) == chosen[:1]
+
+
+def test_a_batch_has_equally_many_references_for_every_row_and_none_for_first_chunks():
+    config = dataclasses.replace(CONFIG, references=True)
+    seen = set()
+    for step in range(12):
+        drawn = draw_batch(LATENTS, config, REFERENCES, seed=1, step=step, batch=4)
+        same = draw_batch(LATENTS, CONFIG, REFERENCES, seed=1, step=step, batch=4)
+        for name, array in same.items():
+            np.testing.assert_array_equal(array, drawn[name])
+        references = drawn.get("references", np.zeros((4, 0)))
+        seen.add(references.shape[1])
+        assert not references[:1].any()  # the row of a first chunk
+        if references.shape[1]:
+            assert references.shape == (4, references.shape[1], *HW, CHANNELS)
+            # Channel 1 is the way, channel 2 the frame: of the targets' own way, only the past.
+            start = drawn["target"][1:, :1]
+            same_way = references[1:, ..., 1] == start[..., 1]
+            assert same_way.any()
+            assert (references[1:, ..., 2] <= start[..., 2])[same_way].all()
+    assert seen == {0, 1, 2, 3}
