@@ -1,7 +1,7 @@
 """Measures the memory that `mirage convert` takes, on a synthetic set of weights of any size.
 
-    python benchmarks/convert_memory.py                # shaped like Wan2.2-TI2V-5B: 10 GB, bfloat16
-    python benchmarks/convert_memory.py --scale 0.05   # a small one
+    python benchmarks/convert_memory.py                 # as Wan2.2-TI2V-5B: 10 GB, bfloat16
+    python benchmarks/convert_memory.py --scale 0.2     # a small one
 
 Makes sharded weights in a temporary folder, converts them into a world and back to the release's
 layout, each in a process of its own whose peak memory the kernel reports, and compares what comes
