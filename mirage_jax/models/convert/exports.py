@@ -10,6 +10,7 @@ Read next: `plan.py` for the way in, `stream.py` for the moving.
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ class ExportOptions:
 
     Attributes:
       layout: "release" or "diffusers".
-      shard_bytes: largest size of a file.
+      shard_bytes: largest size of a file; a LoRA is one file in any case.
       dtype: of floating tensors; None keeps them.
     """
 
@@ -111,7 +112,7 @@ def export_model(
             stem,
             target.entries,
             source,
-            shard_bytes=options.shard_bytes,
+            shard_bytes=sys.maxsize if kind == "lora" else options.shard_bytes,  # loaders want one
             dtype=options.dtype,
             progress=progress,
         )
