@@ -48,6 +48,7 @@ def _parse_intrinsics(ctx, param, value):
 @click.option("--out", default="outputs/generate", show_default=True, help="Output folder.")
 @click.option("--weights", help="Folder of a world; default: the shipped one.")
 @click.option("--steps", type=click.IntRange(min=1), help="Solver steps; default: the world's.")
+@click.option("--solver", type=click.Choice(("unipc", "euler")), help="Default: the world's.")
 @click.option("--guidance", type=click.FloatRange(min=1), help="Of the text; 1 is off.")
 @prompt_flags
 @click.option("--no-memory", is_flag=True, help="Walk with a memory that stays empty.")
@@ -56,7 +57,7 @@ def _parse_intrinsics(ctx, param, value):
 @click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
 def command(
     scene, depth, mask, intrinsics, fov, path, path_depth, frames, seed, out, weights, steps,
-    guidance, no_memory, no_compare, resume, fps, **text,
+    solver, guidance, no_memory, no_compare, resume, fps, **text,
 ) -> None:  # fmt: skip
     """Walks through a scene."""
     import dataclasses
@@ -71,7 +72,8 @@ def command(
     start = scene_lib.load_scene(source, depth=depth, mask=mask, intrinsics=intrinsics, fov=fov)
     folder = Path(weights) if weights else shipped.DEFAULT_WORLD
     spec = world_lib.load_spec(folder)
-    changed = {k: v for k, v in {"steps": steps, "guidance": guidance}.items() if v is not None}
+    asked = {"steps": steps, "solver": solver, "guidance": guidance}
+    changed = {name: value for name, value in asked.items() if value is not None}
     spec = dataclasses.replace(spec, sampling=dataclasses.replace(spec.sampling, **changed))
     start = scene_lib.fit_scene(start, spec.frame_hw)
     stride = spec.chunk.temporal_stride
