@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from mirage_jax.models.attention import attend, blockwise_attention
-from mirage_jax.models.products import bfloat16_product
+from mirage_jax.models.products import bfloat16_product, plain_product
 
 Products = Literal["plain", "bfloat16"]
 _xavier = nnx.initializers.xavier_uniform()
@@ -80,7 +80,7 @@ class Linear(nnx.Module):
         if self.products == "bfloat16":
             y = bfloat16_product(x, self.kernel[...])
         else:
-            y = x @ self.kernel[...].astype(x.dtype)
+            y = plain_product(x, self.kernel[...])
         if hasattr(self, "a"):
             down = x @ self.a[...].astype(x.dtype)
             y = y + self.scale * (down @ self.b[...].astype(x.dtype))
