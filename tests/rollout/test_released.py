@@ -205,6 +205,21 @@ def test_a_lora_can_be_added_to_a_world_and_its_stated_scale_is_kept(tmp_path):
     np.testing.assert_array_equal(got[1], 2 * models["lora"][name].T)
 
 
+def test_a_trained_lora_is_exported_with_its_scale_in_its_weights(tmp_path):
+    given, models = released(tmp_path / "given")
+    convert(given, tmp_path / "ours")
+    file = tmp_path / "ours" / "lora.safetensors"
+    (model,) = (m for m in exportable_models(file.parent)[0] if m.kind == "lora")
+    save_file(load_file(file), file, metadata={"lora": json.dumps({"rank": RANK, "alpha": 12.0})})
+    options = ExportOptions("release")
+    export_folder([model], tmp_path / "theirs", options, lambda _: None)
+    got = load_file(tmp_path / "theirs" / "lora" / "model.safetensors")
+    for half, scale in (("A", 1), ("B", 4)):
+        expected = models["lora"][f"transformer.blocks.0.attn2.to_q.lora_{half}.weight"] * scale
+        name = f"pipe.dit.blocks.0.cross_attn.q.lora_{half}.weight"
+        np.testing.assert_array_equal(got[name], expected)
+
+
 def test_shards_that_disagree_with_their_index_are_refused(tmp_path):
     given, _ = released(tmp_path / "given")
     convert(given, tmp_path / "ours")

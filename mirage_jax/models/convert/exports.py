@@ -31,6 +31,7 @@ from mirage_jax.models.convert.text_encoder import text_encoder_entries
 from mirage_jax.models.denoiser import DenoiserConfig
 from mirage_jax.models.functional import Path as TreePath
 from mirage_jax.models.functional import abstract_params, check_against, flatten
+from mirage_jax.models.lora import LoraConfig
 from mirage_jax.models.tensor_file import StoredTensor, stored_metadata, stored_tensors
 from mirage_jax.models.text_encoder import TextEncoderConfig
 
@@ -114,12 +115,19 @@ def export_model(
             source,
             shard_bytes=sys.maxsize if kind == "lora" else options.shard_bytes,  # loaders want one
             dtype=options.dtype,
+            scale=_lora_scale(source) if kind == "lora" else 1.0,
             progress=progress,
         )
         if target.config is not None:
             text = json.dumps(target.config, indent=2)
             stem.with_name("config.json").write_text(text + "\n")
     return written
+
+
+def _lora_scale(source: Path) -> float:
+    """Return the scale of a LoRA: what training says in the header, 1 for a converted one."""
+    stated = json.loads(stored_metadata(source).get("lora", "{}"))
+    return from_dict(LoraConfig, stated).scale
 
 
 def export_bytes(source: Path) -> int:

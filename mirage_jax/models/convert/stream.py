@@ -106,6 +106,7 @@ def export_files(
     *,
     shard_bytes: int,
     dtype: Any = None,
+    scale: float = 1.0,
     progress: Progress = _silent,
 ) -> list[Path]:
     """Write tensors for others from our parameter file.
@@ -116,6 +117,7 @@ def export_files(
       source: our file, which must have the parameters of the entries.
       shard_bytes: largest size of a file, if no single tensor is larger.
       dtype: of floating tensors; None keeps what they were.
+      scale: of a LoRA, multiplied into its B.
       progress: called with the number of bytes read, after each tensor.
 
     Returns:
@@ -133,6 +135,8 @@ def export_files(
             for entry in sorted(shard, key=lambda e: _place(_slice(ours, e))):
                 value = _slice(ours, entry).read()
                 size = value.nbytes
+                if scale != 1.0 and entry.ours[-1] == "b":
+                    value = value.astype(np.float32) * np.float32(scale)
                 value = entry.form.to_theirs(value).astype(layout[entry].dtype, copy=False)
                 file.write(entry.theirs, value)
                 progress(size)
