@@ -1,8 +1,10 @@
 """Does a read or a write slow down with what is stored but not seen?
 
 A city of equal rooms; the camera stands in the first and sees nothing but its walls. The memory
-grows room by room. One read looks at the wall with the whole city *behind* it, one the other way,
-with the city at the camera's *back*. A write adds a chunk of nine frames seen there.
+grows room by room. One read looks at the wall with the whole city *behind* it, from where the room
+was seen, one the other way, with the city at the camera's *back*. A third is from so near to a wall
+that it shows *holes* between its rows: more is seen through them, the more is stored. A write adds
+a chunk of nine frames.
 
 Read next: `rollout.py` (bytes).
 """
@@ -46,7 +48,7 @@ def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
         rounds: timed rounds.
 
     Returns:
-        Milliseconds by count (`behind`, `back`, `write`), and their growth from the first count to
+        Milliseconds by count (`behind`, `back`, `holes`, `write`), and their growth from the first count to
         the last (`growth`).
     """
     print("growth: rooms of 1e5 rows, bfloat16 tokens; the camera sees one room")
@@ -78,7 +80,13 @@ def _listed(values: dict[str, float]) -> str:
 
 def _time_reads(memory: LatentMemory, config: MemoryConfig, rounds: int) -> dict[str, float]:
     behind = scenes.room_camera()
-    cameras = {"behind": behind, "back": scenes.turned(behind, 180)}
+    near = behind.cam_to_world + 0
+    near[:, :3, 3] += 5 * near[:, :3, 2]
+    cameras = {
+        "behind": behind,
+        "back": scenes.turned(behind, 180),
+        "holes": Camera(near, behind.intrinsics),
+    }
     calls = {
         name: functools.partial(read_jit, memory, camera, scenes.GRID_HW, config)
         for name, camera in cameras.items()

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mirage_jax.geometry.camera import Camera
+from mirage_jax.geometry.camera import Camera, camera_center
+from mirage_jax.geometry.projection import camera_rays
 
 GRID_HW = (44, 80)
 CHANNELS = 48
@@ -78,21 +79,17 @@ def turned(camera: Camera, degrees: float) -> Camera:
 def city_room(number: int, rows_each: int) -> np.ndarray:
     """Return points [n, 3] on the six sides of one room of a city, room 0 at the origin.
 
-    Rooms fill a quarter plane in growing squares, so that most of the city lies ahead of a camera
-    in room 0 that faces along the diagonal, and all of it is hidden by that room's own walls.
+    Every room was looked at from its `room_camera` while turning round, so that this camera sees
+    no hole in it. Rooms fill a quarter plane in growing squares, so that most of the city lies
+    ahead of the camera in room 0, and all of it behind that room's own walls.
     """
-    rng = np.random.default_rng((7, number))
-    area = np.array([_ROOM[1] * _ROOM[2], _ROOM[0] * _ROOM[2], _ROOM[0] * _ROOM[1]])
-    axis = rng.choice(3, rows_each, p=area / area.sum())
-    points = rng.uniform(size=(rows_each, 3))
-    points[np.arange(rows_each), axis] = rng.integers(0, 2, rows_each)
-    # The walk goes along the walls: what is near in space is near in time.
-    points = points[np.argsort(axis * 100 + np.floor(points @ (8, 8, 4)), kind="stable")]
+    frames = -(-rows_each // (GRID_HW[0] * GRID_HW[1]))
+    views = [turned(room_camera(), 360 * i / frames) for i in range(frames)]
+    points = np.concatenate([_lift(view).reshape(-1, 3) for view in views])[:rows_each]
     ring = int(np.sqrt(number))
     along = number - ring * ring
     place = (ring, along) if along <= ring else (2 * ring - along, ring)
-    corner = np.array([*place, 0]) * (_ROOM + 0.4)
-    return (points * _ROOM + corner).astype(np.float32)
+    return (points + np.array([*place, 0]) * (_ROOM + 0.4)).astype(np.float32)
 
 
 def room_camera() -> Camera:
@@ -102,6 +99,15 @@ def room_camera() -> Camera:
     pose[:3, :3] = np.stack([(look[1], -look[0], 0.0), (0.0, 0.0, -1.0), look], axis=1)
     pose[:3, 3] = (3.0, 3.0, 1.6)
     return Camera(pose[None].astype(np.float32), _intrinsics()[None])
+
+
+def _lift(camera: Camera) -> np.ndarray:
+    """Return where the rays of a camera [1] in room 0 meet its walls: [1, h, w, 3]."""
+    rays = camera_rays(camera, GRID_HW).astype(np.float64)
+    origin = camera_center(camera)[:, None, None].astype(np.float64)
+    with np.errstate(divide="ignore"):
+        depth = np.where(rays > 0, (_ROOM - origin) / rays, -origin / rays)
+    return origin + rays * depth.min(axis=-1, keepdims=True)
 
 
 def tokens_of(first: int, count: int, channels: int = CHANNELS) -> np.ndarray:
