@@ -48,8 +48,8 @@ def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
         rounds: timed rounds.
 
     Returns:
-        Milliseconds by count (`behind`, `back`, `holes`, `write`), and their growth from the first count to
-        the last (`growth`).
+        Milliseconds by count (`behind`, `back`, `holes`, `write`), and their growth from the first
+        count to the last (`growth`).
     """
     print("growth: rooms of 1e5 rows, bfloat16 tokens; the camera sees one room")
     ms: dict[str, dict[str, float]] = {}

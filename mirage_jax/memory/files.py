@@ -1,4 +1,4 @@
-"""Memories on disk: safetensors to continue from, PLY to look at.
+"""Memories on disk: safetensors to continue from, PLY to look at, npz to compute with.
 
 Conventions: only rows in use are stored, in the order they were written, so a file is as large as
 what is remembered and does not depend on pages, partitions or devices. A loaded memory holds the
@@ -133,7 +133,7 @@ def export_ply(
     rows = rows_in_order(memory)
     count, positions = len(rows.depth), rows.positions
     if colors is None:
-        colors = _false_colors(rows.tokens.astype(np.float32))
+        colors = false_colors(rows)
     colors = np.asarray(colors)
     if colors.shape != (count, 3):
         raise ValueError(
@@ -149,6 +149,33 @@ def export_ply(
         vertices[name] = column
     data = PlyData([PlyElement.describe(vertices, "vertex")], text=False)
     _write_whole(Path(path), data.write)
+
+
+def false_colors(rows: StoredRows) -> UInt8[np.ndarray, "k 3"]:
+    """Return RGB from the tokens' three leading principal components, two sigma to either side."""
+    tokens = rows.tokens.astype(np.float32)
+    centered = tokens - tokens.mean(axis=0) if len(tokens) else tokens
+    _, vectors = np.linalg.eigh(centered.T @ centered)
+    parts = centered @ vectors[:, ::-1][:, :3]
+    spread = parts.std(axis=0) if len(tokens) else np.ones(parts.shape[1])
+    shade = np.zeros((len(tokens), 3), np.float32)
+    shade[:, : parts.shape[1]] = parts / np.maximum(spread, 1e-12)
+    return np.clip(127.5 + 63.75 * shade, 0, 255).astype(np.uint8)
+
+
+def export_npz(path: str | os.PathLike[str], memory: LatentMemory) -> None:
+    """Write the rows in use as arrays named as the fields of `StoredRows`, oldest first.
+
+    bfloat16 tokens, which NumPy does not know, are written as float32.
+
+    Args:
+        path: Where to write; missing folders are made.
+        memory: One memory.
+    """
+    tables = rows_in_order(memory)._asdict()
+    if tables["tokens"].dtype.name == "bfloat16":
+        tables["tokens"] = tables["tokens"].astype(np.float32)
+    _write_whole(Path(path), lambda file: np.savez(file, **tables))
 
 
 def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -229,14 +256,3 @@ def _check_tables(path: Path, file: Any, stored: MemoryConfig, count: int) -> No
                 f"load memory: '{name}' in {path} is {table.get_dtype()}{table.get_shape()}, "
                 f"expected {_STORED_DTYPES[dtype]}{shape}; save the memory again."
             )
-
-
-def _false_colors(tokens: np.ndarray) -> np.ndarray:
-    """Map tokens to RGB by their three leading principal components, two sigma to either side."""
-    centered = tokens - tokens.mean(axis=0) if len(tokens) else tokens
-    _, vectors = np.linalg.eigh(centered.T @ centered)
-    parts = centered @ vectors[:, ::-1][:, :3]
-    spread = parts.std(axis=0) if len(tokens) else np.ones(parts.shape[1])
-    shade = np.zeros((len(tokens), 3), np.float32)
-    shade[:, : parts.shape[1]] = parts / np.maximum(spread, 1e-12)
-    return np.clip(127.5 + 63.75 * shade, 0, 255).astype(np.uint8)
