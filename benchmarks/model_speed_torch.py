@@ -23,8 +23,9 @@ from tests.parity.counterparts import (
     to_theirs,
 )
 
-# float32 may differ by this much before a timing means nothing.
-ALLOWED = 1e-4
+# float32 may differ by this much before a timing means nothing. A loss sums a million squares, which
+# XLA does one after the other on CPUs: its rounding, not the model's.
+ALLOWED, ALLOWED_LOSS = 1e-4, 1e-3
 
 
 def paired_calls(
@@ -61,8 +62,11 @@ def _add(pairs: dict, name: str, ours: list[Call], theirs: dict[str, list[Call]]
     loss = float(ours[1]()[0])
     difference = abs(loss - float(backward())) / loss
     print(f"{name}: relative difference of outputs {error:.1e}, of losses {difference:.1e}")
-    if max(error, difference) > ALLOWED:
-        raise ValueError(f"{name}: the sides differ by {error:.1e}, allowed {ALLOWED:.0e}")
+    if error > ALLOWED or difference > ALLOWED_LOSS:
+        raise ValueError(
+            f"{name}: outputs differ by {error:.1e}, losses by {difference:.1e}, allowed "
+            f"{ALLOWED:.0e} and {ALLOWED_LOSS:.0e}; a speed means nothing before they agree"
+        )
     for number, part in enumerate(("forward", "backward")):
         pairs[f"{name} {part}"] = {"ours": ours[number]} | {
             side: calls[number] for side, calls in theirs.items()
