@@ -113,22 +113,25 @@ class Estimate:
         return "\n".join([*lines, f"  {_gib(self.total):>10}  together{verdict}"])
 
 
-def estimate_generation(
-    world: Sized, *, batch: int = 1, parameter_bytes: int = 4, references: int | None = None
-) -> Estimate:
+def estimate_generation(world: Sized, *, batch: int = 1, references: int | None = None) -> Estimate:
     """Estimate a rollout.
+
+    Models that compute in half precision keep their weights as they are stored, taken to be in
+    that precision too, as released weights are; the others are read in float32.
 
     Args:
         world: configs.
         batch: rollouts side by side.
-        parameter_bytes: of one stored parameter.
         references: reference frames of a chunk; None takes the most that the config allows.
     """
     parameters = _model_sizes(world)
     count = world.chunk.references.most if references is None else references
     frames = {"target": world.chunk.latent_frames, "preceding": world.chunk.preceding}
     frames["reference"] = count
-    sizes = {f"{name} parameters": n * parameter_bytes for name, n in parameters.items()}
+    sizes = {
+        f"{name} parameters": count * jnp.dtype(_dtype(world, name)).itemsize
+        for name, count in parameters.items()
+    }
     tokens = _frame_tokens(world) * sum(frames.values())
     sizes["activations"] = batch * forward_bytes(world.denoiser, tokens)
     sizes[_SCORES] = batch * score_bytes(world.denoiser, tokens)
@@ -244,6 +247,11 @@ def device_bytes() -> int | None:
 
 def _frame_tokens(world: Sized) -> int:
     return math.prod(world.grid_hw) // world.denoiser.patch_cells
+
+
+def _dtype(world: Sized, name: str) -> str:
+    """Return the type a model computes in."""
+    return getattr(getattr(world, name), "dtype", "float32")
 
 
 def _model_sizes(world: Sized) -> dict[str, int]:

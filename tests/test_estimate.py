@@ -37,7 +37,7 @@ def test_a_release_chunk_has_880_tokens_a_frame_and_15_frames():
     assert size.frames == {"target": 9, "preceding": 2, "reference": 4}
     assert size.sequence == 15 * 880
     assert size.parameters["denoiser"] == 7_606_865_088
-    assert size.bytes["denoiser parameters"] == 4 * 7_606_865_088
+    assert size.bytes["denoiser parameters"] == 2 * 7_606_865_088
     assert estimate.estimate_generation(load("wan14b:paper")).frame_tokens == 30 * 52
 
 

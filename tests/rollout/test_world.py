@@ -1,15 +1,18 @@
 """Worlds on disk: what is written comes back, and what is missing is named."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 import pytest
 from tiny_world import tiny_world
 
+from mirage_jax.models import functional
+from mirage_jax.models.denoiser import FrameLayout
 from mirage_jax.models.files import save_params
 from mirage_jax.models.lora import LoraConfig, apply_lora, init_lora
-from mirage_jax.rollout.world import export_world, load_spec, load_world, save_world
+from mirage_jax.rollout.world import World, export_world, load_spec, load_world, save_world
 
 
 def test_saved_world_comes_back_whole(tmp_path):
@@ -22,6 +25,22 @@ def test_saved_world_comes_back_whole(tmp_path):
         jax.tree.leaves(loaded.params), jax.tree.leaves(world.params), strict=True
     ):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_half_precision_models_keep_their_weights_as_stored_and_give_the_same(tmp_path):
+    world = tiny_world()
+    half = dataclasses.replace(world.spec.denoiser, dtype="bfloat16")
+    spec = dataclasses.replace(world.spec, denoiser=half)
+    params = jax.tree.map(lambda leaf: leaf + 0.05, world.params)
+    save_world(tmp_path, World(spec, params), dtype="bfloat16")
+    loaded = load_world(tmp_path).params
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(loaded["denoiser"])} == {"bfloat16"}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(loaded["codec"])} == {"float32"}
+    wide = jax.tree.map(lambda leaf: leaf.astype(np.float32), loaded["denoiser"])
+    x, timestep = np.ones((1, 2, 4, 4, half.latent_channels), np.float32), np.full((1, 2), 500.0)
+    run = functools.partial(functional.apply, half)
+    inputs = x, timestep, None, None, FrameLayout(references=0, target=2, preceding=0)
+    np.testing.assert_array_equal(run(loaded["denoiser"], *inputs), run(wide, *inputs))
 
 
 def test_missing_weights_are_all_named_with_the_cure(tmp_path):
