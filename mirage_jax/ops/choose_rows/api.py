@@ -24,7 +24,17 @@ def _reference(*arguments: Any) -> jax.Array:
     return reference.choose_rows(*arguments[:-1])
 
 
-IMPLEMENTATIONS = {"reference": _reference, "xla": xla.choose_rows}
+def _pallas_tpu(*arguments: Any) -> jax.Array:
+    from mirage_jax.ops.choose_rows import pallas_tpu
+
+    return pallas_tpu.choose_rows(*arguments)
+
+
+IMPLEMENTATIONS = {
+    "reference": _reference,
+    "xla": xla.choose_rows,
+    "pallas_tpu": _pallas_tpu,
+}
 
 
 def choose_rows(

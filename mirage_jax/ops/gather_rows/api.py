@@ -18,9 +18,17 @@ from jaxtyping import Int32, Shaped
 from mirage_jax.ops.gather_rows import reference
 from mirage_jax.ops.platform import choose_implementation
 
+
+def _pallas_tpu(table: jax.Array, index: jax.Array, channels: int) -> jax.Array:
+    from mirage_jax.ops.gather_rows import pallas_tpu
+
+    return pallas_tpu.gather_rows(table, index, channels)
+
+
 IMPLEMENTATIONS: dict[str, Callable[[jax.Array, jax.Array, int], jax.Array]] = {
     "reference": reference.gather_rows,
     "xla": reference.gather_rows,
+    "pallas_tpu": _pallas_tpu,
 }
 
 

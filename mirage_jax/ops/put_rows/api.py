@@ -15,9 +15,17 @@ from mirage_jax.ops.gather_rows.api import check_table, gather_rows
 from mirage_jax.ops.platform import choose_implementation
 from mirage_jax.ops.put_rows import reference
 
+
+def _pallas_tpu(table: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
+    from mirage_jax.ops.put_rows import pallas_tpu
+
+    return pallas_tpu.put_rows(table, rows, index)
+
+
 IMPLEMENTATIONS: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "reference": reference.put_rows,
     "xla": reference.put_rows,
+    "pallas_tpu": _pallas_tpu,
 }
 
 

@@ -24,9 +24,17 @@ def _reference(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList) -> 
     return reference.rasterize_points(pages, camera, grid)
 
 
+def _pallas_tpu(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList) -> Nearest:
+    # Imported where it is used: Pallas is slow to import, and most processes do without.
+    from mirage_jax.ops.rasterize_points import pallas_tpu
+
+    return pallas_tpu.rasterize_points(pages, camera, grid, work)
+
+
 IMPLEMENTATIONS: dict[str, Callable[[Pages, Camera, CellGrid, WorkList], Nearest]] = {
     "reference": _reference,
     "xla": xla.rasterize_points,
+    "pallas_tpu": _pallas_tpu,
 }
 
 

@@ -129,7 +129,8 @@ def _may_matter(
         numbers: The camera.
         grid: Cells.
     """
-    left, right, top, bottom = footprint(box, numbers)
+    low, high = ([box[:, end, axis] for axis in range(3)] for end in range(2))
+    left, right, top, bottom = footprint(low, high, numbers)
     lines, columns = -(-grid.height // _BLOCK), -(-grid.width // _BLOCK)
     padding = ((0, lines * _BLOCK - grid.height), (0, columns * _BLOCK - grid.width))
     table = limit.reshape(grid.height, grid.width)
@@ -142,15 +143,20 @@ def _may_matter(
 
 
 def footprint(
-    box: Float32[jax.Array, "k 2 3"], numbers: Float32[jax.Array, " 17"]
+    low: list[jax.Array], high: list[jax.Array], numbers: Float32[jax.Array, " 17"]
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return u and v ranges (left, right, top, bottom) in cells that the rows of a box stay within.
+    """Return u and v ranges (left, right, top, bottom) in cells that the rows of boxes stay within.
 
     Wider than the box by a cell and 1 %: far more than rounding, and no matter for skipping. A box
     that comes near the camera's plane covers everything.
+
+    Args:
+        low: x, y and z of the low corners, any shape.
+        high: The same of the high corners.
+        numbers: The camera.
     """
     corners = [
-        view_offset(box[:, i, 0], box[:, j, 1], box[:, k, 2], numbers)
+        view_offset((low, high)[i][0], (low, high)[j][1], (low, high)[k][2], numbers)
         for i in range(2)
         for j in range(2)
         for k in range(2)
