@@ -121,10 +121,11 @@ def _rows_of_lines(
 
 
 def _put_block(
-    line_ref: Any, source_ref: Any, new_ref: Any, same_table: Any, table_ref: Any, lines_ref: Any,
-    fetched: Any, sent: Any, channels: int,
+    line_ref: Any, source_ref: Any, new_ref: Any, same_table: Any, table_ref: Any, *scratch: Any,
+    channels: int,
 ) -> None:  # fmt: skip
     """Change the lines of a block; `table_ref` is the table itself, aliased to the result."""
+    lines_ref, fetched, sent = scratch
 
     def each(act: Any) -> None:
         def one(row: jax.Array, carry: None) -> None:

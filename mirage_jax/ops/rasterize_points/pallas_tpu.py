@@ -184,13 +184,7 @@ def _one_view(
         """Return, for each cell, the bits of the greatest depth that matters."""
         return limit_ref[0] if bounded else jnp.minimum(key_ref[0], limit_ref[0])
 
-    def fetch(page: jax.Array, slot: jax.Array) -> list[Any]:
-        return [
-            pltpu.make_async_copy(
-                plane.at[:, pl.ds(page, 1)], buffer.at[slot], memory.page_done.at[slot]
-            )
-            for plane, buffer in zip(plane_refs, memory.buffers, strict=True)
-        ]
+    fetch = functools.partial(_page_copies, plane_refs, memory)
 
     def start(entry: jax.Array, slot: jax.Array) -> jax.Array:
         page = jnp.where(entry < count, memory.entries[0, entry % _PIECE], 0)
@@ -223,6 +217,18 @@ def _one_view(
     first = following(jnp.int32(0))
     carry = (first, start(first, jnp.int32(0)), jnp.int32(0))
     jax.lax.while_loop(lambda carry: carry[0] < count, step, carry)
+
+
+def _page_copies(
+    plane_refs: tuple[Any, ...], memory: _Memory, page: jax.Array, slot: jax.Array
+) -> list[Any]:
+    """Return the copies that bring a page from HBM, one for each table."""
+    return [
+        pltpu.make_async_copy(
+            plane.at[:, pl.ds(page, 1)], buffer.at[slot], memory.page_done.at[slot]
+        )
+        for plane, buffer in zip(plane_refs, memory.buffers, strict=True)
+    ]
 
 
 def _next_entry(
