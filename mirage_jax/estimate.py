@@ -21,44 +21,14 @@ import jax.numpy as jnp
 from mirage_jax.memory import state as memory_state
 from mirage_jax.models import functional
 from mirage_jax.models.autoencoder import AutoencoderConfig
-from mirage_jax.models.config import ChunkConfig
 from mirage_jax.models.denoiser import DenoiserConfig
+from mirage_jax.world_model.parts import WorldConfigLike
 
 TEXT_TOKENS = 512  # rows that the released text encoder pads prompts to
 
 
-class Sized(Protocol):
+class Sized(WorldConfigLike, Protocol):
     """What an estimate needs of a config; a training config and a loaded world both have it."""
-
-    @property
-    def codec(self) -> Any:
-        """The codec."""
-        ...
-
-    @property
-    def depth_head(self) -> Any:
-        """The latent depth head, or None."""
-        ...
-
-    @property
-    def denoiser(self) -> Any:
-        """The denoiser."""
-        ...
-
-    @property
-    def learned_read(self) -> Any:
-        """The learned read, or None."""
-        ...
-
-    @property
-    def memory(self) -> memory_state.MemoryConfig:
-        """Size and rules of the memory."""
-        ...
-
-    @property
-    def chunk(self) -> ChunkConfig:
-        """The shape of one chunk."""
-        ...
 
     @property
     def grid_hw(self) -> tuple[int, int]:

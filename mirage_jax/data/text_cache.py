@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shlex
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from mirage_jax.atomic import replacing
 
 _FORMAT = "mirage texts 1"
 # Of the embeddings of a cache -> the code that safetensors has for it.
@@ -191,7 +192,8 @@ def add_texts(
     )
     # Named after its prompts, so that several writers do not meet.
     name = hashlib.sha256("".join(sorted(prompts)).encode()).hexdigest()[:16]
-    _write_atomically(path if _is_file(path) else path / f"texts_{name}.safetensors", data)
+    with replacing(path if _is_file(path) else path / f"texts_{name}.safetensors") as temporary:
+        temporary.write_bytes(data)
     return len(data)
 
 
@@ -291,18 +293,3 @@ def _damaged(path: Path, what: str) -> ValueError:
         f"text cache {path}: damaged - got {what} - expected a whole file of mirage encode text; "
         "delete it and encode its prompts again"
     )
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -11,18 +11,17 @@ Read next: `state.py`.
 
 import json
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from plyfile import PlyData, PlyElement
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as serialize
+from safetensors.numpy import save_file
 
 from mirage_jax import config as config_lib
+from mirage_jax.atomic import replacing
 from mirage_jax.memory.rows import StoredRows, from_rows, rows_in_order
 from mirage_jax.memory.state import LatentMemory, MemoryConfig, check_memory
 
@@ -70,7 +69,8 @@ def save(path: str | os.PathLike[str], memory: LatentMemory, config: MemoryConfi
         "count": str(len(stored.depth)),
         "dropped": str(int(memory.dropped)),
     }
-    _write_whole(Path(path), lambda file: file.write(serialize(rows, metadata=header)))
+    with replacing(path) as temporary:
+        save_file(rows, temporary, metadata=header)
 
 
 def load(
@@ -148,7 +148,8 @@ def export_ply(
     for (name, _), column in zip(fields, columns, strict=True):
         vertices[name] = column
     data = PlyData([PlyElement.describe(vertices, "vertex")], text=False)
-    _write_whole(Path(path), data.write)
+    with replacing(path) as temporary:
+        data.write(str(temporary))
 
 
 def false_colors(rows: StoredRows) -> UInt8[np.ndarray, "k 3"]:
@@ -175,24 +176,8 @@ def export_npz(path: str | os.PathLike[str], memory: LatentMemory) -> None:
     tables = rows_in_order(memory)._asdict()
     if tables["tokens"].dtype.name == "bfloat16":
         tables["tokens"] = tables["tokens"].astype(np.float32)
-    _write_whole(Path(path), lambda file: np.savez(file, **tables))
-
-
-def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write beside the place and move there, so that a reader sees the old or the new file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner may read.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **tables)
 
 
 def _parse_header(path: Path, header: dict[str, str]) -> tuple[int, int, MemoryConfig]:

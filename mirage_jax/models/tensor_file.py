@@ -8,11 +8,11 @@ file. `TensorWriter` needs only shapes to lay a file out, and moves it in place 
 Read next: `files.py` for our parameter files, `convert/sources.py` for other people's.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,8 @@ from typing import Any, Self
 
 import ml_dtypes
 import numpy as np
+
+from mirage_jax.atomic import replacing
 
 DTYPES: Mapping[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -166,12 +168,11 @@ class TensorWriter:
 
     def __enter__(self) -> Self:
         """Open a temporary file beside the target."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, self._temporary = tempfile.mkstemp(
-            dir=self.path.parent, prefix=f".{self.path.name}."
-        )
-        self._file = os.fdopen(handle, "wb", buffering=0)
-        _write_all(self._file, memoryview(self._header))
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self.path))
+            self._file = stack.enter_context(temporary.open("wb", buffering=0))
+            _write_all(self._file, memoryview(self._header))
+            self._open = stack.pop_all()
         return self
 
     def write(self, name: str, array: np.ndarray, layer: int | None = None) -> None:
@@ -198,23 +199,19 @@ class TensorWriter:
         traceback: TracebackType | None,
     ) -> None:
         """Move the file in place if the block succeeded; remove it otherwise."""
-        try:
-            if error is None:
-                self._commit()
-        finally:
-            self._file.close()
-            Path(self._temporary).unlink(missing_ok=True)
+        if error is not None:
+            self._open.__exit__(kind, error, traceback)
+            return
+        with self._open:
+            self._check_whole()
 
-    def _commit(self) -> None:
+    def _check_whole(self) -> None:
         unfinished = [name for name, left in self._left.items() if left]
         if unfinished:
             raise ValueError(
                 f"{self.path}: not all bytes were written of {', '.join(unfinished)}; write every "
                 "layer once"
             )
-        os.fsync(self._file.fileno())
-        os.chmod(self._temporary, 0o644)
-        os.replace(self._temporary, self.path)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from mirage_jax import config as config_lib
+from mirage_jax.atomic import replacing
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory.read import MemoryRead
 from mirage_jax.memory.state import LatentMemory
@@ -81,9 +82,8 @@ def save_state(path: Path, state: RolloutState, mark: str) -> None:
         arrays |= {f"kept.{k}": np.asarray(leaf) for k, leaf in state.kept._asdict().items()}
         arrays[_READ_TOKENS] = arrays[_READ_TOKENS].astype(np.float32)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(save(arrays, metadata=header))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata=header)
 
 
 def load_state(path: Path, mark: str) -> RolloutState:

@@ -9,13 +9,13 @@ config lies beside as JSON and must describe the same model on resume. Read next
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from mirage_jax.atomic import write_text
 from mirage_jax.train.state import TrainState
 
 
@@ -92,8 +92,5 @@ def check_config(path: Path, model: dict[str, Any], settings: dict[str, Any]) ->
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON by way of a temporary file and a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1, default=str))
-    os.replace(temporary, path)
+    """Write JSON; an interrupted write leaves the old file."""
+    write_text(path, json.dumps(content, indent=1, default=str))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mirage_jax import world_model
+from mirage_jax.atomic import replacing
 from mirage_jax.geometry.camera import Camera, rescale_intrinsics
 from mirage_jax.models import files, functional
 from mirage_jax.train.start import find_file
@@ -227,13 +227,9 @@ def _grid_masks(
 
 
 def _save(path: Path, values: Latents, origin: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(
-        {k: np.ascontiguousarray(v) for k, v in values._asdict().items()},
-        temporary,
-        metadata={"origin": origin},
-    )
-    os.replace(temporary, path)
+    arrays = {k: np.ascontiguousarray(v) for k, v in values._asdict().items()}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata={"origin": origin})
 
 
 def _load(path: Path, origin: str) -> Latents | None:

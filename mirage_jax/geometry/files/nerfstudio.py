@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from mirage_jax.atomic import write_text
 from mirage_jax.geometry.camera import Camera, validate_camera
-from mirage_jax.geometry.files.atomic import write_text
 from mirage_jax.geometry.files.matrices import (
     intrinsics_matrix,
     intrinsics_values,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_jax.geometry.files.atomic import replacing
+from mirage_jax.atomic import replacing
 
 MAX_ARRAY_BYTES = 4 << 30
 

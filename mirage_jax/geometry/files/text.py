@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mirage_jax.atomic import write_text
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.geometry.files.atomic import write_text
 from mirage_jax.geometry.files.matrices import (
     from_world_to_cam,
     intrinsics_matrix,

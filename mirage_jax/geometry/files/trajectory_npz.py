@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mirage_jax.atomic import replacing
 from mirage_jax.geometry.camera import Camera, validate_camera
-from mirage_jax.geometry.files.atomic import replacing
 from mirage_jax.geometry.files.matrices import from_world_to_cam, square_matrices, to_world_to_cam
 from mirage_jax.geometry.files.npz import MAX_ARRAY_BYTES, read_npz, write_npz
 

@@ -1,6 +1,6 @@
-"""Replace a file in one step, so that an interrupted write leaves the old one.
+"""Replaces a file in one step, so that whoever is interrupted leaves the old one whole.
 
-Read next: ``npz.py``.
+Imported by everyone who writes files; imports nothing of ours.
 """
 
 import contextlib
@@ -26,6 +26,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes files that only their owner may read.
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
