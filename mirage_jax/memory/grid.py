@@ -5,7 +5,8 @@ puts neighbours beside each other; it is kept as two uint32 words of 30 bits, hi
 Coordinates reach 2**19 voxels from the origin to either side; what lies beyond belongs to the
 outermost voxels. Keys of absent rows are all ones, after every voxel.
 
-Ownership goes by *bricks* of `BRICK`**3 voxels, a contiguous range of keys for each partition.
+A partition owns a contiguous range of keys. Ranges end at any voxel, not at coarser bricks: the
+rows of a voxel stay together, as merging needs, and shares come out even in small scenes too.
 
 Read next: `write.py`.
 """
@@ -16,8 +17,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int32, UInt32
 
-# Side of a brick in voxels; a power of two, so that a brick is a range of keys.
-BRICK = 8
 REACH = 2**19
 _ABSENT = 0xFFFFFFFF
 
@@ -63,11 +62,10 @@ def owners(key: Key, boundaries: UInt32[jax.Array, "V-1 2"]) -> Int32[jax.Array,
 def even_boundaries(
     key: Key, count: Int32[jax.Array, ""], partitions: int
 ) -> UInt32[jax.Array, "V-1 2"]:
-    """Return boundaries that share the first `count` of sorted keys evenly, on edges of bricks."""
+    """Return boundaries that share the first `count` of sorted keys evenly."""
     cuts = jnp.arange(1, partitions, dtype=jnp.float32) / partitions
     place = jnp.clip((cuts * count).astype(jnp.int32), 0, key.high.shape[0] - 1)
-    low = key.low[place] & jnp.uint32(~(BRICK**3 - 1) & 0xFFFFFFFF)
-    return jnp.stack([key.high[place], low], axis=-1)
+    return jnp.stack([key.high[place], key.low[place]], axis=-1)
 
 
 def hash_words(key: Key) -> tuple[UInt32[jax.Array, "*batch"], UInt32[jax.Array, "*batch"]]:

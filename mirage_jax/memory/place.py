@@ -25,11 +25,21 @@ def admit(
     part: Int32[jax.Array, " m"],
     rank: Int32[jax.Array, " m"],
     room: Int32[jax.Array, " V"],
+    all_new: bool,
 ) -> Bool[jax.Array, " m"]:
     """Return the newcomers there is room for: in each partition those of lowest rank.
 
     The rank up to which they fit is found by bisection, which needs no second sort.
+
+    Args:
+        newcomer: Rows that need a slot.
+        part: Partition of each row.
+        rank: Number of each row in the write.
+        room: Free slots of each partition.
+        all_new: Every kept row is a newcomer of the one partition there is, so its rank says it.
     """
+    if all_new:
+        return newcomer & (rank < room[0])
     starts = partition_starts(part, room.shape[0])
     mine = jnp.clip(part, 0, room.shape[0] - 1)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Int32
 
 from mirage_jax.memory.merge import Sorted
-from mirage_jax.memory.state import LatentMemory
+from mirage_jax.memory.state import FEW_PAGES, NO_ROW, LatentMemory
 
 
 def put_rows(
@@ -49,9 +49,7 @@ def put_rows(
     positions = positions.at[page, :, slot].set(rows.positions, mode="drop", unique_indices=True)
     orders = memory.order.reshape(-1, size)
     orders = orders.at[page, slot].set(order, mode="drop", unique_indices=True)
-    newest = memory.newest.reshape(-1).at[page].max(order, mode="drop")
-    views = jnp.concatenate([rows.origin, rows.depth[:, None]], axis=-1)
-    return memory._replace(
+    memory = memory._replace(
         positions=positions.reshape(memory.positions.shape),
         order=orders.reshape(memory.order.shape),
         tokens=put(memory.tokens, rows.tokens),
@@ -59,9 +57,32 @@ def put_rows(
         depth=put(memory.depth, rows.depth),
         time=put(memory.time, rows.time),
         weight=put(memory.weight, arranged.weight) if memory.weight.size else memory.weight,
+    )
+    if partitions * pages <= FEW_PAGES:
+        return measure_pages(memory)
+    views = jnp.concatenate([rows.origin, rows.depth[:, None]], axis=-1)
+    newest = memory.newest.reshape(-1).at[page].max(order, mode="drop")
+    return memory._replace(
         bounds=_widen(memory.bounds, page, rows.positions),
         views=_widen(memory.views, page, views),
         newest=newest.reshape(partitions, pages),
+    )
+
+
+def measure_pages(memory: LatentMemory) -> LatentMemory:
+    """Return the memory with bounds, views and newest rows taken from all its rows anew."""
+    present = memory.order != NO_ROW
+    seen = jnp.concatenate([memory.origin, memory.depth[..., None]], axis=-1)
+    seen = jnp.moveaxis(seen.reshape(*present.shape, 4), -1, -2)
+
+    def span(values: jax.Array) -> jax.Array:
+        low = jnp.where(present[:, :, None], values, jnp.inf).min(-1)
+        return jnp.stack([low, jnp.where(present[:, :, None], values, -jnp.inf).max(-1)], axis=-2)
+
+    return memory._replace(
+        bounds=span(memory.positions),
+        views=span(seen),
+        newest=jnp.where(present, memory.order, -1).max(-1),
     )
 
 

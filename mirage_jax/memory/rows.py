@@ -17,6 +17,7 @@ from jaxtyping import Float, Int32
 
 from mirage_jax.memory import directory, grid
 from mirage_jax.memory.config import MemoryConfig
+from mirage_jax.memory.put import measure_pages
 from mirage_jax.memory.state import NO_ROW, LatentMemory, empty
 
 
@@ -103,7 +104,7 @@ def from_rows(rows: StoredRows, config: MemoryConfig, refused: int = 0) -> Laten
         latest=np.max(rows.time, initial=np.iinfo(np.int32).min),
     )
     memory.refused[:1] = refused
-    memory = jax.tree.map(jnp.asarray, memory)
+    memory = measure_pages(jax.tree.map(jnp.asarray, memory))
     return _index(memory, key, part, row) if config.merges else memory
 
 
@@ -111,7 +112,7 @@ def rebalance(memory: LatentMemory, config: MemoryConfig) -> LatentMemory:
     """Share the rows of one memory evenly among its partitions; what it shows does not change.
 
     For when one partition is full and others are not: rows that were merged or dropped so far stay
-    so. New boundaries are quantiles of the rows along the curve, on edges of bricks.
+    so. New boundaries are quantiles of the rows along the curve.
 
     Args:
         memory: One memory, not a stack.
@@ -142,16 +143,9 @@ def _fill_tables(
 
 
 def _fill_pages(memory: LatentMemory, filled: np.ndarray) -> None:
-    """Set what is known of pages from their rows, in place."""
-    partitions, pages, size = memory.order.shape
-    present = memory.order != NO_ROW
-    seen = np.concatenate([memory.origin, memory.depth[..., None]], axis=-1)
-    seen = np.moveaxis(seen.reshape(partitions, pages, size, 4), -1, -2)
-    for table, values in ((memory.bounds, memory.positions), (memory.views, seen)):
-        table[:, :, 0] = np.where(present[:, :, None], values, np.inf).min(-1)
-        table[:, :, 1] = np.where(present[:, :, None], values, -np.inf).max(-1)
-    memory.used[:] = present.sum(-1)
-    memory.newest[:] = np.where(present, memory.order, -1).max(-1)
+    """Set how full the pages are, in place."""
+    size = memory.order.shape[-1]
+    memory.used[:] = (memory.order != NO_ROW).sum(-1)
     memory.tail[:] = np.maximum(filled - 1, 0) // size
     memory.fresh[:] = memory.tail + 1
 

@@ -170,7 +170,8 @@ def store(
         wanted = place.count_rows(decision.newcomer, starts)
         memory, evicted = evict.evict(memory, arranged, decision, wanted, config)
     room = config.room - memory.filled
-    admitted = place.admit(decision.newcomer, arranged.part, arranged.rank, room)
+    all_new = config.partitions == 1 and not config.merges
+    admitted = place.admit(decision.newcomer, arranged.part, arranged.rank, room, all_new)
     blended = merge.blend(memory, arranged, decision, config)
     allotment = place.allot(memory, admitted, arranged.part, evicted, config)
     stored = admitted | decision.replaces
