@@ -39,6 +39,8 @@ class MemoryConfig:
         same_place: "best_view" lets a row pass without the shell test if it was seen from within
             this fraction of its depth of the reading camera: nothing can hide it from there.
         offset_weight: What a shift of one cell adds to the difference of two views, in radians.
+        close_holes: A read gives cells without a row the mean of their neighbours where these lie
+            on one surface (within `shell`); see `fill.close_holes`.
         edge_window: Side in cells of the window in which depth must be continuous for a cell to be
             written; odd, 0 switches the test off.
         edge_range: Largest relative depth range accepted in that window.
@@ -59,6 +61,7 @@ class MemoryConfig:
     shell: float = 0.05
     same_place: float = 0.01
     offset_weight: float = 0.05
+    close_holes: bool = False
     edge_window: int = 0
     edge_range: float = 0.1
     write_where: Literal["all", "unseen"] = "all"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Int32
 
 from mirage_jax.memory.merge import Sorted
-from mirage_jax.memory.state import FEW_PAGES, NO_ROW, LatentMemory
+from mirage_jax.memory.state import NO_ROW, LatentMemory
 
 
 def put_rows(
@@ -21,6 +21,7 @@ def put_rows(
     row: Int32[jax.Array, " m"],
     stored: Bool[jax.Array, " m"],
     order: Int32[jax.Array, " m"],
+    few: bool,
 ) -> LatentMemory:
     """Return the memory with rows in their slots.
 
@@ -31,6 +32,8 @@ def put_rows(
         row: Row of its partition that each becomes; all different where stored.
         stored: Rows to put; others are left out.
         order: Insertion number of each.
+        few: Measure all pages anew, which is cheaper where there are few. To be decided by the
+            whole memory, not by one device's share of it: bounds come out tighter.
     """
     rows = arranged.rows
     partitions, pages, size = memory.order.shape
@@ -58,7 +61,7 @@ def put_rows(
         time=put(memory.time, rows.time),
         weight=put(memory.weight, arranged.weight) if memory.weight.size else memory.weight,
     )
-    if partitions * pages <= FEW_PAGES:
+    if few:
         return measure_pages(memory)
     views = jnp.concatenate([rows.origin, rows.depth[:, None]], axis=-1)
     newest = memory.newest.reshape(-1).at[page].max(order, mode="drop")

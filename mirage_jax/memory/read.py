@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int32
 
 from mirage_jax.geometry.camera import Camera, camera_center
 from mirage_jax.memory.best_view import angle_between, log_ratio, most_similar_rows
+from mirage_jax.memory.fill import close_holes
 from mirage_jax.memory.state import (
     FEW_PAGES,
     NO_ROW,
@@ -34,7 +35,7 @@ class MemoryRead(NamedTuple):
 
     Attributes:
         tokens: Token of the winning row, in the memory's token type.
-        visibility: True where a row was found.
+        visibility: True where a row was found, or a hole was closed (`index` tells them apart).
         depth: z-depth of the winning row from the reading camera, scene units.
         index: Row of the memory, counted over its partitions; -1 where none.
         offset: (u, v) from the cell's centre to the row's projection, in cells, within +-0.5.
@@ -81,7 +82,15 @@ def read(
     frozen, camera = constants(memory, camera)
     grid = CellGrid(*grid_hw, config.rounding)
     row = choose_rows(frozen, camera, grid, config)
-    return gather(memory, frozen, row, camera, grid)
+    return finish(gather(memory, frozen, row, camera, grid), config)
+
+
+def finish(found: MemoryRead, config: MemoryConfig) -> MemoryRead:
+    """Close the holes of a read where the config says so."""
+    if not config.close_holes:
+        return found
+    tokens, depth, closed = close_holes(found.tokens, found.depth, found.visibility, config.shell)
+    return found._replace(tokens=tokens, depth=depth, visibility=found.visibility | closed)
 
 
 def check_cameras(camera: Camera) -> None:

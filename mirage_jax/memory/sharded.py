@@ -26,7 +26,7 @@ from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory import write as write_lib
 from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.memory.merge import Rows
-from mirage_jax.memory.read import MemoryRead, check_cameras, choose_rows, constants, gather
+from mirage_jax.memory.read import MemoryRead, check_cameras, choose_rows, constants, finish, gather
 from mirage_jax.memory.state import LatentMemory, check_memory, check_tables
 from mirage_jax.memory.write import WriteReport
 from mirage_jax.ops.rasterize_points import CellGrid
@@ -164,7 +164,7 @@ def read(
         found = gather(memory, frozen, won, camera, grid)
         first = jax.lax.axis_index(axes) * frozen.depth.size
         index = jnp.where(won >= 0, won + first + 1, 0)
-        return _join(found, index, add)
+        return finish(_join(found, index, add), config)
 
     return jax.shard_map(
         local,

@@ -8,6 +8,7 @@ Gradients flow through tokens. Rows keep their order: frame by frame, row-major 
 Read next: `read.py`.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -179,7 +180,8 @@ def store(
     order = memory.next_order + arranged.rank
     part = jnp.clip(arranged.part, 0, memory.order.shape[0] - 1)
     refused = place.count_rows((decision.newcomer | decision.refused) & ~admitted, starts)
-    memory = put.put_rows(memory, blended, part, row, stored, order)
+    few = config.partitions * config.pages <= FEW_PAGES
+    memory = put.put_rows(memory, blended, part, row, stored, order, few)
     if decision.entry is not None:
         table = directory.enter(memory.directory, part, decision.entry, row, admitted)
         memory = memory._replace(directory=table)
@@ -214,6 +216,7 @@ def unseen(
         camera: t cameras with intrinsics of the h x w latent grid.
         config: Conventions of the read.
     """
+    config = dataclasses.replace(config, close_holes=False)
     found = read(memory, camera, (depth.shape[-2], depth.shape[-1]), config)
     near = jnp.abs(found.depth - depth) <= config.shell * depth
     return ~(found.visibility & near)
