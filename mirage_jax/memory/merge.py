@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int32, UInt32
 
 from mirage_jax.memory import directory, grid
 from mirage_jax.memory.config import MemoryConfig
-from mirage_jax.memory.state import LatentMemory
+from mirage_jax.memory.state import LatentMemory, token_table
+from mirage_jax.ops.gather_rows import gather_rows
 
 
 class Rows(NamedTuple):
@@ -195,7 +196,9 @@ def blend(
     row = jnp.maximum(decision.old, 0)
     stored = jnp.where(decision.replaces, memory.weight[part, row], 0.0)
     weight = stored + arranged.weight
-    old, new = memory.tokens[part, row].astype(jnp.float32), arranged.rows.tokens
+    new = arranged.rows.tokens
+    number = jnp.where(decision.replaces, part * memory.depth.shape[1] + row, -1)
+    old = gather_rows(token_table(memory), number, new.shape[-1]).astype(jnp.float32)
     tokens = old + (arranged.weight / weight)[:, None] * (new - old)
     tokens = jnp.where(decision.replaces[:, None], tokens, new)
     return arranged._replace(rows=arranged.rows._replace(tokens=tokens), weight=weight)

@@ -3,7 +3,7 @@
 Every slot occurs once, so nothing depends on the order of writing, and with a donated memory the
 tables are written in place. Gradients flow to the tokens; everything else is constant.
 
-Read next: `write.py`.
+Read next: `put_pages.py` (the same without scattering), `write.py`.
 """
 
 import jax
@@ -11,64 +11,92 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Int32
 
 from mirage_jax.memory.merge import Sorted
-from mirage_jax.memory.state import NO_ROW, LatentMemory
+from mirage_jax.memory.put_pages import put_by_page
+from mirage_jax.memory.state import NO_ROW, LatentMemory, token_table
+from mirage_jax.ops.platform import current_platform
+from mirage_jax.ops.put_rows import put_rows as put_lines
 
 
 def put_rows(
     memory: LatentMemory,
     arranged: Sorted,
-    part: Int32[jax.Array, " m"],
-    row: Int32[jax.Array, " m"],
+    place: Int32[jax.Array, " m"],
     stored: Bool[jax.Array, " m"],
     order: Int32[jax.Array, " m"],
     few: bool,
+    by_page: bool | None = None,
 ) -> LatentMemory:
     """Return the memory with rows in their slots.
 
     Args:
         memory: One memory.
         arranged: New rows.
-        part: Partition of each.
-        row: Row of its partition that each becomes; all different where stored.
+        place: Slot of each, counted over all partitions; all different where stored.
         stored: Rows to put; others are left out.
         order: Insertion number of each.
         few: Measure all pages anew, which is cheaper where there are few. To be decided by the
             whole memory, not by one device's share of it: bounds come out tighter.
+        by_page: Write page by page instead of scattering rows; None does so on accelerators.
     """
-    rows = arranged.rows
-    partitions, pages, size = memory.order.shape
-    m = part.shape[0]
+    tokens = arranged.rows.tokens.astype(memory.tokens.dtype)
+    tokens = put_lines(token_table(memory), tokens, jnp.where(stored, place, -1))
+    memory = memory._replace(tokens=tokens.reshape(memory.tokens.shape))
     # Rows that stay out get distinct places past the end, so that no place occurs twice.
-    outside = partitions * pages * size + jnp.arange(m, dtype=jnp.int32)
-    place = jnp.where(stored, part * (pages * size) + row, outside)
+    outside = memory.order.size + jnp.arange(place.shape[0], dtype=jnp.int32)
+    place = jnp.where(stored, place, outside)
+    if current_platform() != "cpu" if by_page is None else by_page:
+        memory = put_by_page(memory, arranged, place, order, stored)
+    else:
+        memory = _scatter(memory, arranged, place, order)
+        if not few:
+            memory = _widen(memory, arranged, place // memory.order.shape[-1], order)
+    return measure_pages(memory) if few else memory
+
+
+def _scatter(
+    memory: LatentMemory,
+    arranged: Sorted,
+    place: Int32[jax.Array, " m"],
+    order: Int32[jax.Array, " m"],
+) -> LatentMemory:
+    """Put everything but tokens and what is known of pages."""
+    rows, size = arranged.rows, memory.order.shape[-1]
     page, slot = place // size, place % size
 
     def put(table: jax.Array, values: jax.Array) -> jax.Array:
         flat = table.reshape(-1, *table.shape[2:])
-        flat = flat.at[place].set(values.astype(table.dtype), mode="drop", unique_indices=True)
-        return flat.reshape(table.shape)
+        return flat.at[place].set(values, mode="drop", unique_indices=True).reshape(table.shape)
 
     positions = memory.positions.reshape(-1, 3, size)
     positions = positions.at[page, :, slot].set(rows.positions, mode="drop", unique_indices=True)
     orders = memory.order.reshape(-1, size)
     orders = orders.at[page, slot].set(order, mode="drop", unique_indices=True)
-    memory = memory._replace(
+    return memory._replace(
         positions=positions.reshape(memory.positions.shape),
         order=orders.reshape(memory.order.shape),
-        tokens=put(memory.tokens, rows.tokens),
         origin=put(memory.origin, rows.origin),
         depth=put(memory.depth, rows.depth),
         time=put(memory.time, rows.time),
         weight=put(memory.weight, arranged.weight) if memory.weight.size else memory.weight,
     )
-    if few:
-        return measure_pages(memory)
-    views = jnp.concatenate([rows.origin, rows.depth[:, None]], axis=-1)
+
+
+def _widen(
+    memory: LatentMemory, arranged: Sorted, page: Int32[jax.Array, " m"], order: jax.Array
+) -> LatentMemory:
+    """Let what is known of pages reach the new rows; it does not depend on their order."""
+    rows = arranged.rows
+
+    def reach(table: jax.Array, values: jax.Array) -> jax.Array:
+        flat = table.reshape(-1, *table.shape[2:])
+        flat = flat.at[page, 0].min(values, mode="drop").at[page, 1].max(values, mode="drop")
+        return flat.reshape(table.shape)
+
     newest = memory.newest.reshape(-1).at[page].max(order, mode="drop")
     return memory._replace(
-        bounds=_widen(memory.bounds, page, rows.positions),
-        views=_widen(memory.views, page, views),
-        newest=newest.reshape(partitions, pages),
+        bounds=reach(memory.bounds, rows.positions),
+        views=reach(memory.views, jnp.concatenate([rows.origin, rows.depth[:, None]], axis=-1)),
+        newest=newest.reshape(memory.newest.shape),
     )
 
 
@@ -87,10 +115,3 @@ def measure_pages(memory: LatentMemory) -> LatentMemory:
         views=span(seen),
         newest=jnp.where(present, memory.order, -1).max(-1),
     )
-
-
-def _widen(table: jax.Array, page: Int32[jax.Array, " m"], values: jax.Array) -> jax.Array:
-    """Let bounds reach the values; least and greatest do not depend on the order of rows."""
-    flat = table.reshape(-1, *table.shape[2:])
-    flat = flat.at[page, 0].min(values, mode="drop").at[page, 1].max(values, mode="drop")
-    return flat.reshape(table.shape)

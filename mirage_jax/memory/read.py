@@ -19,12 +19,15 @@ from mirage_jax.memory.best_view import angle_between, log_ratio, most_similar_r
 from mirage_jax.memory.fill import close_holes
 from mirage_jax.memory.state import (
     FEW_PAGES,
+    LINE,
     NO_ROW,
     LatentMemory,
     MemoryConfig,
     check_memory,
     page_table,
+    token_table,
 )
+from mirage_jax.ops.gather_rows import gather_rows
 from mirage_jax.ops.platform import current_platform
 from mirage_jax.ops.rasterize_points import CellGrid, list_pages, rasterize_points
 from mirage_jax.ops.rasterize_points.project import camera_numbers, project_rows
@@ -190,7 +193,7 @@ def gather(
     offset = jnp.stack([seen.u - seen.column, seen.v - seen.line], axis=-1) - grid.center
     center = camera_center(camera)[:, None, None]
     return MemoryRead(
-        tokens=show(take(memory.tokens)),
+        tokens=gather_rows(token_table(memory), index, memory.tokens.shape[-1] // LINE),
         visibility=visible,
         depth=show(seen.depth),
         index=index,

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int32
 from mirage_jax.memory import directory, grid
 from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.memory.put import measure_pages
-from mirage_jax.memory.state import NO_ROW, LatentMemory, empty
+from mirage_jax.memory.state import LINE, NO_ROW, LatentMemory, empty
 
 
 class StoredRows(NamedTuple):
@@ -58,11 +58,13 @@ def rows_in_order(memory: LatentMemory) -> StoredRows:
     number = row_numbers(memory)
     flat = {
         name: np.asarray(getattr(memory, name)).reshape(-1, *getattr(memory, name).shape[2:])
-        for name in ("tokens", "origin", "depth", "time", "weight")
+        for name in ("origin", "depth", "time", "weight")
     }
+    tokens = np.asarray(memory.tokens).reshape(-1, memory.tokens.shape[-1] // LINE)
     weight = flat.pop("weight")
     return StoredRows(
         positions=positions_in_order(memory),
+        tokens=tokens[number],
         weight=weight[number] if weight.size else np.ones(len(number), np.float32),
         **{name: table[number] for name, table in flat.items()},
     )
@@ -137,7 +139,9 @@ def _fill_tables(
     size = memory.order.shape[-1]
     memory.positions[part, row // size, :, row % size] = rows.positions[along]
     memory.order[part, row // size, row % size] = along
-    for name in ("tokens", "origin", "depth", "time", "weight"):
+    tokens = memory.tokens.reshape(*memory.depth.shape, -1)
+    tokens[part, row] = rows.tokens[along]
+    for name in ("origin", "depth", "time", "weight"):
         if getattr(memory, name).size:
             getattr(memory, name)[part, row] = getattr(rows, name)[along]
 

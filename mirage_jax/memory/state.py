@@ -28,6 +28,9 @@ __all__ = ["NO_ROW", "LatentMemory", "MemoryConfig", "check_memory", "empty", "r
 # Order of a slot without a row: later than any row, so that it loses every comparison.
 NO_ROW = EMPTY
 
+# Rows of a line of tokens; pages are whole lines.
+LINE = 8
+
 # With no more pages than this there is nothing to gain from culling, nor from sorting for it.
 FEW_PAGES = 16
 
@@ -43,7 +46,8 @@ class LatentMemory(NamedTuple):
     Attributes:
         positions: World points, scene units.
         order: Insertion number of each row; the lower is the older. `NO_ROW` where there is none.
-        tokens: Latent tokens, c channels.
+        tokens: Latent tokens of c channels, in lines of eight rows (see `ops/gather_rows`): TPUs
+            would pad shorter lines.
         origin: Camera centre each row was seen from, world, scene units.
         depth: z-depth each row was seen at, scene units.
         time: Stamp given by the writer, such as the frame number.
@@ -65,7 +69,7 @@ class LatentMemory(NamedTuple):
 
     positions: Float[jax.Array, "*batch V pages 3 P"]
     order: Int32[jax.Array, "*batch V pages P"]
-    tokens: Float[jax.Array, "*batch V n c"]
+    tokens: Float[jax.Array, "*batch V n/8 8*c"]
     origin: Float[jax.Array, "*batch V n 3"]
     depth: Float[jax.Array, "*batch V n"]
     time: Int32[jax.Array, "*batch V n"]
@@ -102,7 +106,7 @@ def empty(config: MemoryConfig) -> LatentMemory:
     return LatentMemory(
         positions=jnp.zeros((v, pages, 3, size), jnp.float32),
         order=jnp.full((v, pages, size), NO_ROW, jnp.int32),
-        tokens=jnp.zeros((v, n, config.channels), config.token_dtype),
+        tokens=jnp.zeros((v, n // LINE, LINE * config.channels), config.token_dtype),
         origin=jnp.zeros((v, n, 3), jnp.float32),
         depth=jnp.zeros((v, n), jnp.float32),
         time=jnp.zeros((v, n), jnp.int32),
@@ -140,6 +144,11 @@ def page_table(memory: LatentMemory) -> Pages:
     )
 
 
+def token_table(memory: LatentMemory) -> Float[jax.Array, "lines 8*c"]:
+    """Return the tokens of all partitions as the gather takes them; nothing is copied."""
+    return memory.tokens.reshape(-1, memory.tokens.shape[-1])
+
+
 def check_memory(memory: LatentMemory, config: MemoryConfig, what: str) -> None:
     """Raise ValueError unless one memory's shapes and token type are those of the config.
 
@@ -159,7 +168,7 @@ def check_tables(memory: LatentMemory, config: MemoryConfig, what: str, partitio
     tokens, pages = memory.tokens, memory.order.shape
     got = (tokens.shape, str(tokens.dtype), pages, memory.directory.shape[-2] > 0)
     expected = (
-        (partitions, config.rows, config.channels),
+        (partitions, config.rows // LINE, LINE * config.channels),
         config.token_dtype,
         (partitions, config.pages, config.page_size),
         config.merges,

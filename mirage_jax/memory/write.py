@@ -181,7 +181,8 @@ def store(
     part = jnp.clip(arranged.part, 0, memory.order.shape[0] - 1)
     refused = place.count_rows((decision.newcomer | decision.refused) & ~admitted, starts)
     few = config.partitions * config.pages <= FEW_PAGES
-    memory = put.put_rows(memory, blended, part, row, stored, order, few)
+    slot = part * config.rows + row
+    memory = put.put_rows(memory, blended, slot, stored, order, few)
     if decision.entry is not None:
         table = directory.enter(memory.directory, part, decision.entry, row, admitted)
         memory = memory._replace(directory=table)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory.slow_memory import by_age, make_rows, random_cameras, slow_read
 
-from mirage_jax.memory import read, state, write
+from mirage_jax.memory import put, read, state, write
 from mirage_jax.memory.rows import rebalance, row_numbers, rows_in_order
 
 HW, LENGTH, SIZE = (6, 8), 64, 0.5
@@ -250,3 +250,17 @@ def test_row_numbers_are_those_of_a_read():
     found = fast_read(memory, random_cameras(rng, 2, HW), HW, RULES)
     seen = np.asarray(found.index)[np.asarray(found.visibility)]
     assert set(seen.tolist()) <= set(row_numbers(memory).tolist())
+
+
+def test_writing_page_by_page_equals_scattering_rows(monkeypatch):
+    config = dataclasses.replace(RULES, retention="mean", partitions=2)
+    rng = np.random.default_rng(7)
+    draws = [draw_rows(rng) for _ in range(3)]
+    scattered = paged = state.empty(config)
+    for rows in draws:
+        scattered, _ = fast_write(scattered, rows, config)
+    monkeypatch.setattr(put, "current_platform", lambda: "tpu")
+    by_page = jax.jit(lambda memory, rows: write.write(memory, rows, config)[0])
+    for rows in draws:
+        paged = by_page(paged, rows)
+    jax.tree.map(np.testing.assert_array_equal, scattered, paged)

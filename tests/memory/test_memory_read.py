@@ -240,7 +240,7 @@ def test_no_gradient_flows_through_the_choice_of_rows():
 
 def test_read_rejects_a_memory_or_camera_of_another_shape():
     camera = random_cameras(np.random.default_rng(0), 2, HW)
-    with pytest.raises(ValueError, match=r"read: memory.tokens .*, 3\] .*expected .*, 4\]"):
+    with pytest.raises(ValueError, match=r"read: memory.tokens .*, 24\] .*expected .*, 32\]"):
         read.read(state.empty(CONFIG), camera, HW, dataclasses.replace(CONFIG, channels=4))
     with pytest.raises(ValueError, match=r"expected \[t, 4, 4\]"):
         read.read(state.empty(CONFIG), index_camera(camera, 0), HW, CONFIG)
