@@ -114,7 +114,7 @@ def _enlarge(config: ConfigDict) -> None:
     )
     config.depth_head.update(width=256, blocks=8)
     config.denoiser.update(width=1024, heads=16, layers=16, mlp_width=4096, remat="dots")
-    config.denoiser.update(dtype="bfloat16", products="plain", attention="library")
+    config.denoiser.update(dtype="bfloat16", products="plain", attention="auto")
     config.denoiser.branch_layers = (0, 2, 4, 6, 8, 10, 12, 14)
     config.learned_read.update(width=384, blocks=8)
     config.memory.capacity = 131_072

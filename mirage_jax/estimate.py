@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from mirage_jax.memory import state as memory_state
 from mirage_jax.models import functional
+from mirage_jax.models.attention_blocks import BLOCK_SCORES
 from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.denoiser import DenoiserConfig
 from mirage_jax.world_model.parts import WorldConfigLike
@@ -104,7 +105,7 @@ def estimate_generation(world: Sized, *, batch: int = 1, references: int | None 
     }
     tokens = _frame_tokens(world) * sum(frames.values())
     sizes["activations"] = batch * forward_bytes(world.denoiser, tokens)
-    sizes[_SCORES] = batch * score_bytes(world.denoiser, tokens)
+    sizes[_SCORES] = score_bytes(world.denoiser, tokens, batch=batch)
     sizes["latent memory"] = batch * memory_bytes(world.memory)
     sizes["codec, one streamed piece"] = batch * codec_bytes(world.codec, world.grid_hw)
     return _assemble(world, frames, batch, parameters, sizes)
@@ -135,7 +136,7 @@ def estimate_training(
         "moments of AdamW": 2 * moved,
         "moving average": moved if average else 0,
         "activations": batch * backward_bytes(world.denoiser, tokens),
-        _SCORES: batch * score_bytes(world.denoiser, tokens, backward=True),
+        _SCORES: score_bytes(world.denoiser, tokens, batch=batch, backward=True),
         "latent memory": batch * memory_bytes(sized),
     }
     parameters = {
@@ -180,14 +181,19 @@ def backward_bytes(config: DenoiserConfig, tokens: int) -> int:
     return blocks * kept + hints + (0 if config.remat == "none" else inside)
 
 
-def score_bytes(config: DenoiserConfig, tokens: int, *, backward: bool = False) -> int:
-    """Estimate the bytes of attention weights, float32, of one clip.
+def score_bytes(
+    config: DenoiserConfig, tokens: int, *, batch: int = 1, backward: bool = False
+) -> int:
+    """Estimate the bytes of attention weights, float32.
 
-    A kernel that never writes them down (fused attention) needs none of this.
+    The models' own attention holds one block of them at a time, and the backward pass three such
+    arrays; JAX's library holds the whole table, in the backward pass for every block it keeps.
     """
-    one = 4 * config.heads * tokens * tokens
+    table = 4 * batch * config.heads * tokens * tokens
+    if config.attention != "library":
+        return (3 if backward else 1) * min(table, 4 * BLOCK_SCORES)
     blocks = config.layers + len(config.branch_layers)
-    return one if not backward else 3 * one * (blocks if config.remat == "none" else 1)
+    return table if not backward else 3 * table * (blocks if config.remat == "none" else 1)
 
 
 def codec_bytes(config: Any, grid_hw: tuple[int, int]) -> int:
@@ -233,7 +239,7 @@ def _model_sizes(world: Sized) -> dict[str, int]:
     }
 
 
-_SCORES = "attention weights (none with a fused kernel)"
+_SCORES = "attention weights, of one block"
 _MODELS = ("codec", "depth_head", "denoiser", "learned_read")
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mirage_jax import estimate
 from mirage_jax.cli.main import cli
 from mirage_jax.memory import state
-from mirage_jax.models import functional
+from mirage_jax.models import attention_blocks, functional
 from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.denoiser import DenoiserConfig, FrameLayout
 from mirage_jax.train import config as config_lib
@@ -68,6 +68,7 @@ BASE = DenoiserConfig(
 )
 KINDS = [
     {"remat": "none"},
+    {"remat": "none", "attention": "library"},
     {"remat": "dots"},
     {"remat": "full"},
     {"remat": "full", "dtype": "bfloat16", "heads": 4},
@@ -93,6 +94,16 @@ def test_activations_are_within_a_factor_of_what_xla_allocates(change):
         compiled = jax.jit(loss).lower(params, *inputs).compile()
         estimated = estimate.forward_bytes(config, tokens) + estimate.score_bytes(config, tokens)
         assert within(estimated, compiled.memory_analysis().temp_size_in_bytes)
+
+
+def test_attention_of_a_long_sequence_is_bounded_by_a_block_but_the_librarys_is_not():
+    block = 4 * attention_blocks.BLOCK_SCORES
+    library = dataclasses.replace(BASE, attention="library")
+    assert estimate.score_bytes(BASE, 10_000, batch=8) == block
+    assert estimate.score_bytes(BASE, 10_000, backward=True) == 3 * block
+    assert estimate.score_bytes(library, 10_000) == 4 * 2 * 10_000**2
+    size = stages.estimate_stage(load("wan5b:release"), "full")
+    assert size.bytes["attention weights, of one block"] == 3 * block
 
 
 def test_a_streamed_piece_of_the_codec_is_within_a_factor_of_what_xla_allocates():

@@ -1,136 +1,140 @@
-"""Attention without a mask: the library's on accelerators, in blocks of queries on CPUs.
+"""Attention without a mask that never holds the whole table of scores, on every platform.
 
 Conventions: queries [b, n, k, d], keys and values [b, m, k, d], result as the queries; scores are
-scaled by d^-1/2. On a CPU the table of scores is what costs: for 4,000 tokens and four heads it is
-245 MB, written and read several times. In blocks that stay in the cache the same arithmetic takes
-a third of the time (`benchmarks/README.md`). The backward pass computes the weights anew, block
-by block, so neither pass ever holds the whole table. Reverse mode only: `jax.jvp` does not pass.
+scaled by d^-1/2. On TPUs long sequences go through JAX's Pallas flash attention, on NVIDIA GPUs
+through cuDNN's, elsewhere and where those do not serve through plain JAX in blocks of queries.
+The platform is that of the program when it is lowered, not of the process that traces it.
+Reverse mode only: `jax.jvp` does not pass.
 
-Read next: `layers.py`, which chooses by name.
+Read next: `attention_blocks.py` for the arithmetic, `layers.py`, which chooses by name.
 """
 
-import math
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
-# Scores held at once, 8 MiB in float32: of 1 to 32 MiB the fastest on a core with 2 MiB of its own.
-BLOCK_SCORES = 2**21
+from mirage_jax.models import attention_blocks
+
+# Name of the results for `functional.REMAT`, which keeps them for the backward pass.
+ATTENDED = "attended"
+
+# Queries and keys of one step of the TPU kernel; sequences are padded to a multiple.
+_TPU_BLOCK = 512
 
 
 def attend(
     q: Float[jax.Array, "b n k d"], k: Float[jax.Array, "b m k d"], v: Float[jax.Array, "b m k d"]
 ) -> Float[jax.Array, "b n k d"]:
-    """Return softmax(q k^T / sqrt(d)) v by the way that suits the default backend.
+    """Return softmax(q k^T / sqrt(d)) v by the way that suits the platform it is lowered for.
 
-    The two ways differ by rounding only. The choice is made while tracing, from
-    `jax.default_backend()`: a program compiled on a CPU host for another device names its way
-    itself, with `attention="library"` in the model's config.
+    The ways differ by rounding only. Attention whose scores are a single block is computed in plain
+    JAX everywhere. The TPU kernel is one device's: a program that JAX partitions over several
+    takes plain JAX where a mesh is set (`jax.set_mesh`), and otherwise has to ask for
+    `attention="recomputed"` in the model's config.
     """
-    if jax.default_backend() == "cpu":
-        return blockwise_attention(q, k, v)
-    return jax.nn.dot_product_attention(q, k, v)
+    return _attention(_fused_ways(q, k), q, k, v)
 
 
-@jax.custom_vjp
 def blockwise_attention(
     q: Float[jax.Array, "b n k d"], k: Float[jax.Array, "b m k d"], v: Float[jax.Array, "b m k d"]
 ) -> Float[jax.Array, "b n k d"]:
-    """Return softmax(q k^T / sqrt(d)) v; the backward pass recomputes the weights.
-
-    The same function as `jax.nn.dot_product_attention(q, k, v)`, computed in float32. Blocks are
-    as many queries of one head as have `BLOCK_SCORES` scores; where all of them together have no
-    more, it is one block.
-    """
-    return _forward(q, k, v)[0]
+    """Return softmax(q k^T / sqrt(d)) v in plain JAX, in blocks of queries, on every platform."""
+    return _attention((), q, k, v)
 
 
-def _forward(q, k, v):
-    dtype = q.dtype
-    q, k, v = (_heads_first(part) for part in (q * q.shape[-1] ** -0.5, k, v))
-    out, log_total = _each_head(_head_forward, q, k, v)
-    return _heads_last(out).astype(dtype), (q, k, v, out, log_total)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(ways: tuple[str, ...], q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Attend by the fused kernels named where the platform has one of them, else in blocks."""
+    return _forward(ways, q, k, v)[0]
 
 
-def _backward(saved, gradient):
-    q, k, v, out, log_total = saved
-    dtype, gradient = gradient.dtype, _heads_first(gradient)
-    inner = (gradient * out).sum(axis=-1, keepdims=True)
-    to_q, to_k, to_v = _each_head(_head_backward, q, k, v, gradient, inner, log_total)
-    to_q = to_q * q.shape[-1] ** -0.5
-    return tuple(_heads_last(part).astype(dtype) for part in (to_q, to_k, to_v))
+def _forward(ways, q, k, v):
+    results = _on_platform(ways, attention_blocks.forward, _fused_forward, q, k, v)
+    out, log_total = checkpoint_name(results, ATTENDED)
+    return out, (q, k, v, out, log_total)
 
 
-blockwise_attention.defvjp(_forward, _backward)
+def _backward(ways, saved, gradient):
+    return _on_platform(ways, attention_blocks.backward, _fused_backward, *saved, gradient)
 
 
-def _each_head(step: Callable[..., Any], q: jax.Array, k: jax.Array, *others: jax.Array) -> Any:
-    """Run `step` over all heads at once if their scores are one block, else over each in turn."""
-    *lead, n, _ = q.shape
-    if math.prod(lead) * n * k.shape[-2] <= BLOCK_SCORES:
-        return step(q, k, *others)
-    heads = [part.reshape(-1, *part.shape[2:]) for part in (q, k, *others)]
-    results = jax.lax.map(lambda head: step(*head), heads)
-    return jax.tree.map(lambda part: part.reshape(*lead, *part.shape[1:]), results)
+_attention.defvjp(_forward, _backward)
 
 
-def _head_forward(q, k, v):
-    """Return the result and the logarithm of the sum of exponentials, for queries in blocks."""
-
-    def block(_, queries):
-        (q,) = queries
-        scores = _matmul(q, k.swapaxes(-1, -2))
-        top = scores.max(axis=-1, keepdims=True)
-        weights = jnp.exp(scores - top)
-        total = weights.sum(axis=-1, keepdims=True)
-        return None, (_matmul(weights, v) / total, top + jnp.log(total))
-
-    return _scan_blocks(block, None, (q,), k.shape[-2])[1]
+def _on_platform(ways: tuple[str, ...], blocks: Any, fused: Any, *arguments: jax.Array) -> Any:
+    if not ways:
+        return blocks(*arguments)
+    kernels = {name: functools.partial(fused, _FUSED[name]) for name in ways}
+    return jax.lax.platform_dependent(*arguments, default=blocks, **kernels)
 
 
-def _head_backward(q, k, v, gradient, inner, log_total):
-    """Return the gradients of queries, keys and values."""
-
-    def block(carry, queries):
-        q, gradient, inner, log_total = queries
-        to_k, to_v = carry
-        weights = jnp.exp(_matmul(q, k.swapaxes(-1, -2)) - log_total)
-        to_scores = weights * (_matmul(gradient, v.swapaxes(-1, -2)) - inner)
-        to_v = to_v + _matmul(weights.swapaxes(-1, -2), gradient)
-        to_k = to_k + _matmul(to_scores.swapaxes(-1, -2), q)
-        return (to_k, to_v), _matmul(to_scores, k)
-
-    start = jnp.zeros_like(k), jnp.zeros_like(v)
-    (to_k, to_v), to_q = _scan_blocks(block, start, (q, gradient, inner, log_total), k.shape[-2])
-    return to_q, to_k, to_v
+def _fused_ways(q: jax.Array, k: jax.Array) -> tuple[str, ...]:
+    """Return the platforms whose fused kernel can compute this."""
+    ways = []
+    head_width, is_half = q.shape[-1], q.dtype in (jnp.bfloat16, jnp.float16)
+    if attention_blocks.one_block(q, k):
+        return ()
+    if jax.sharding.get_abstract_mesh().size <= 1 or _is_manual():
+        ways.append("tpu")
+    # Without a GPU cuDNN's kernel cannot even be traced.
+    if jax.default_backend() == "gpu" and is_half and head_width % 8 == 0 and head_width <= 128:
+        ways.append("cuda")
+    return tuple(ways)
 
 
-def _scan_blocks(block: Callable[..., Any], carry: Any, queries: Any, keys: int) -> tuple[Any, Any]:
-    """Scan `block` over equal blocks of queries; rows of zeros fill the last one."""
-    count = queries[0].shape[-2]
-    blocks = 1 if queries[0].ndim > 2 else -(-count * keys // BLOCK_SCORES)
-    if blocks == 1:
-        return block(carry, queries)
-    rows = -(-count // blocks)
-
-    def cut(part: jax.Array) -> jax.Array:
-        return jnp.pad(part, ((0, blocks * rows - count), (0, 0))).reshape(blocks, rows, -1)
-
-    parts = tuple(cut(part) for part in queries)
-    carry, results = jax.lax.scan(block, carry, parts)
-    return carry, jax.tree.map(lambda part: part.reshape(-1, part.shape[-1])[:count], results)
+def _is_manual() -> bool:
+    """Return whether what is traced is one device's part, inside `jax.shard_map`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return bool(mesh.manual_axes) and set(mesh.manual_axes) == set(mesh.axis_names)
 
 
-def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.matmul(x, y, preferred_element_type=jnp.float32)
+def _fused_forward(attend: Callable[..., jax.Array], q, k, v):
+    """Return the kernel's result; it keeps no totals, zeros stand for them."""
+    batch, queries, heads, _ = q.shape
+    return attend(q, k, v), jnp.zeros((batch, heads, queries, 1), jnp.float32)
 
 
-def _heads_first(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float32).swapaxes(1, 2)
+def _fused_backward(attend: Callable[..., jax.Array], q, k, v, out, log_total, gradient):
+    """Return the kernel's gradients; what it keeps between its passes is computed anew."""
+    return jax.vjp(attend, q, k, v)[1](gradient)
 
 
-def _heads_last(x: jax.Array) -> jax.Array:
-    return x.swapaxes(1, 2)
+def _cudnn_attention(q, k, v):
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+
+def _tpu_attention(q, k, v):
+    """Pad to whole blocks, attend within what is not padding, cut."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as flash
+
+    count, scale = q.shape[1], q.shape[-1] ** -0.5
+    segments = flash.SegmentIds(_padding(q), _padding(k))
+    q, k, v = (_padded(part).swapaxes(1, 2) for part in (q, k, v))
+    out = flash.flash_attention(
+        q, k, v, segment_ids=segments, sm_scale=scale, block_sizes=_tpu_blocks(flash)
+    )
+    return out.swapaxes(1, 2)[:, :count]
+
+
+def _tpu_blocks(flash: Any) -> Any:
+    names = ("block_q", "block_k_major", "block_k", "block_q_major_dkv", "block_k_major_dkv")
+    names += ("block_k_dkv", "block_q_dkv", "block_k_major_dq", "block_k_dq", "block_q_dq")
+    return flash.BlockSizes(block_b=1, **dict.fromkeys(names, _TPU_BLOCK))
+
+
+def _padding(x: jax.Array) -> jax.Array:
+    """Return [b, n padded] segments: 0 for rows of `x`, 1 for those that fill the last block."""
+    rows = jnp.arange(x.shape[1] + -x.shape[1] % _TPU_BLOCK) >= x.shape[1]
+    return jnp.broadcast_to(rows.astype(jnp.int32), (x.shape[0], rows.size))
+
+
+def _padded(x: jax.Array) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _TPU_BLOCK), (0, 0), (0, 0)))
+
+
+_FUSED: dict[str, Callable[..., jax.Array]] = {"tpu": _tpu_attention, "cuda": _cudnn_attention}

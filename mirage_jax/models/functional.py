@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import jax
 from flax import nnx
 
+from mirage_jax.models.attention import ATTENDED
+
 Params = dict[str, Any]
 Path = tuple[str, ...]
 
@@ -212,14 +214,18 @@ def scan_layers(
     return jax.lax.scan(REMAT[remat](body), carry, inputs, unroll=unroll)
 
 
-# What the backward pass keeps: everything, the outputs of weight products, or only each layer's
-# input. `prevent_cse=False` is safe inside a scan and lets XLA optimise across the boundary.
+# What the backward pass keeps: everything, the outputs of weight products and of attention, or only
+# each layer's input. `prevent_cse=False` is safe inside a scan and lets XLA optimise across the
+# boundary.
 REMAT: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "none": lambda body: body,
     "dots": functools.partial(
         jax.checkpoint,
         prevent_cse=False,
-        policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        policy=jax.checkpoint_policies.save_from_both_policies(
+            jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+            jax.checkpoint_policies.save_only_these_names(ATTENDED),
+        ),
     ),
     "full": functools.partial(jax.checkpoint, prevent_cse=False),
 }

@@ -33,7 +33,7 @@ class BlockSizes:
       eps: added to variances in norms.
       products: "plain" multiplies in the dtype of the activations, "bfloat16" rounds the operands
         of every linear map but leaves the activations as they are.
-      attention: "auto" is `attention.attend`, which chooses between the two others by platform:
+      attention: "auto" is `attention.attend`, the platform's kernel or blocks of queries; the others are
         "library", `jax.nn.dot_product_attention`, and "recomputed",
         `attention.blockwise_attention`.
     """

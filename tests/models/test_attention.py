@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
-from mirage_jax.models import attention
+from mirage_jax.models import attention, attention_blocks
 
 
 def drawn(*shapes):
@@ -16,7 +17,7 @@ def drawn(*shapes):
 # 1000 scores hold all heads together, one head, and 4 of 7 or 5 of 19 queries of one head.
 @pytest.mark.parametrize(("n", "m"), [(7, 11), (19, 40), (7, 200), (19, 200)])
 def test_blocks_equal_the_library_in_value_and_gradient(n, m, monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK_SCORES", 1000)
+    monkeypatch.setattr(attention_blocks, "BLOCK_SCORES", 1000)
     q, k, v, weight = drawn((2, n, 3, 5), (2, m, 3, 5), (2, m, 3, 5), (2, n, 3, 5))
 
     def loss(attend):
@@ -30,7 +31,7 @@ def test_blocks_equal_the_library_in_value_and_gradient(n, m, monkeypatch):
 
 
 def test_the_table_of_scores_is_never_held(monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK_SCORES", 2**12)
+    monkeypatch.setattr(attention_blocks, "BLOCK_SCORES", 2**12)
     x = jax.ShapeDtypeStruct((1, 512, 2, 4), jnp.float32)
 
     def working_bytes(attend):
@@ -55,3 +56,34 @@ def test_half_precision_keeps_its_type():
         part.astype(jnp.bfloat16) for part in drawn((1, 4, 1, 2), (1, 6, 1, 2), (1, 6, 1, 2))
     )
     assert attention.attend(q, k, v).dtype == jnp.bfloat16
+
+
+def test_the_tpu_kernel_equals_plain_attention_where_lengths_need_padding(monkeypatch):
+    monkeypatch.setattr(attention, "_TPU_BLOCK", 128)
+    q, k, v, weight = drawn((1, 140, 1, 128), (1, 200, 1, 128), (1, 200, 1, 128), (1, 140, 1, 128))
+
+    def both(attend):
+        out, pull = jax.vjp(attend, q, k, v)
+        return out, pull(weight)
+
+    with pltpu.force_tpu_interpret_mode():
+        got = both(attention._tpu_attention)
+    expected = both(jax.nn.dot_product_attention)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
+
+
+def test_a_program_lowered_for_a_tpu_takes_the_kernel_and_here_the_blocks(monkeypatch):
+    monkeypatch.setattr(attention_blocks, "BLOCK_SCORES", 1000)
+    x = jax.ShapeDtypeStruct((1, 512, 1, 128), jnp.bfloat16)
+    traced = jax.jit(jax.grad(lambda q, k, v: attention.attend(q, k, v).sum())).trace(x, x, x)
+    for platform, has_kernel in (("tpu", True), ("cpu", False), ("cuda", False)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("tpu_custom_call" in text) == has_kernel, platform
+
+
+def test_a_mesh_that_is_set_takes_the_blocks_on_tpus_too(monkeypatch):
+    monkeypatch.setattr(attention_blocks, "BLOCK_SCORES", 1000)
+    q = jnp.zeros((1, 64, 1, 8))
+    assert attention._fused_ways(q, q) == ("tpu",)
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((4,), ("data",))):
+        assert attention._fused_ways(q, q) == ()
