@@ -4,7 +4,8 @@
 8 blocks, 3,920 tokens) and an autoencoder (17 frames of 128x192), forward and forward with
 backward, in float32 on the same threads. Both sides hold the same weights and their results are
 compared before anything is timed; calls take turns and the shortest time of the rounds counts,
-since other programs only ever add to it; how much longer the longest was is printed beside it.
+since other programs only ever add to it; how much longer the longest was is printed beside it,
+and the processor time, which depends less on them, and page faults.
 A ratio is PyTorch's time over ours: above 1 ours is faster. The last line is one JSON object.
 Without PyTorch ours is timed alone.
 
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ours", action="store_true", help="leave PyTorch out")
     parser.add_argument("--bfloat16", action="store_true", help="also a denoiser in bfloat16")
     parser.add_argument("--compile", action="store_true", help="also torch.compile")
+    parser.add_argument("--way", choices=("forward", "backward"), help="only one of the two")
     parser.add_argument("--rounds", type=int, default=2, help="timed rounds of all calls")
     parser.add_argument("--remat", choices=tuple(REMAT), default="dots")
     parser.add_argument("--unroll", type=int, default=8)
@@ -61,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
             for part, ways in calls.items()
             for way, call in zip(("forward", "backward"), ways, strict=True)
         }
+    if options.way:
+        pairs = {name: sides for name, sides in pairs.items() if options.way in name}
     report(pairs, options.rounds, model_speed_ours.operations(sizes))
 
 
@@ -73,31 +77,43 @@ def report(
         part, way = name.split()[:2]
         work = operations.get(part, 0) * (3 if way == "backward" else 1)
         measured = take_turns(sides, rounds)
-        seconds = {side: min(times) for side, times in measured.items()}
-        line = ""
-        for side, best in seconds.items():
-            line += f"  {side} {best:7.3f} s (+{max(measured[side]) / best - 1:.0%}"
-            line += f", {work / best / 1e9:.0f} GFLOP/s)" if work else ")"
+        seconds = {side: min(wall for wall, *_ in costs) for side, costs in measured.items()}
         summary["seconds"][name] = {side: round(value, 4) for side, value in seconds.items()}
-        for side in seconds.keys() - {"ours"}:
-            ratio = seconds[side] / seconds["ours"]
-            line += f"  {side} / ours {ratio:.2f}"
-            summary["ratios"].setdefault(name, {})[side] = round(ratio, 3)
-        print(f"{name:20s}{line}", flush=True)
+        print(name)
+        for side, costs in measured.items():
+            wall, user, system, faults = (min(column) for column in zip(*costs, strict=True))
+            slowest = max(cost[0] for cost in costs) / wall - 1
+            line = f"  {side:14s} {wall:7.3f} s (+{slowest:.0%})  processor {user:6.2f} s"
+            line += f" + system {system:5.2f} s  {faults:9,.0f} faults"
+            line += f"  {work / wall / 1e9:4.0f} GFLOP/s" if work else ""
+            if side != "ours":
+                ratio = summary["ratios"].setdefault(name, {})
+                ratio[side] = round(seconds[side] / seconds["ours"], 3)
+                line += f"  {side} / ours {ratio[side]:.2f}"
+            print(line, flush=True)
     summary["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(summary))
 
 
-def take_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each call in each round, after one that is not counted."""
-    times: dict[str, list[float]] = {side: [] for side in calls}
+def take_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[tuple[float, ...]]]:
+    """Return what each call took in each round, after one that is not counted.
+
+    Of each: seconds, processor seconds of the program and of the system, and page faults.
+    """
+    taken: dict[str, list[tuple[float, ...]]] = {side: [] for side in calls}
     for number in range(1 + rounds):
         for side, call in calls.items():
-            start = time.perf_counter()
+            before = _costs()
             jax.block_until_ready(call())
             if number:
-                times[side].append(time.perf_counter() - start)
-    return times
+                pairs = zip(_costs(), before, strict=True)
+                taken[side].append(tuple(after - start for after, start in pairs))
+    return taken
+
+
+def _costs() -> tuple[float, ...]:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return time.perf_counter(), used.ru_utime, used.ru_stime, float(used.ru_minflt)
 
 
 if __name__ == "__main__":

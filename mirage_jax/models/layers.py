@@ -33,9 +33,9 @@ class BlockSizes:
       eps: added to variances in norms.
       products: "plain" multiplies in the dtype of the activations, "bfloat16" rounds the operands
         of every linear map but leaves the activations as they are.
-      attention: "auto" is `attention.attend`, the platform's kernel or blocks of queries; the others are
-        "library", `jax.nn.dot_product_attention`, and "recomputed",
-        `attention.blockwise_attention`.
+      attention: "auto" is `attention.attend`, the platform's kernel or blocks of queries;
+        "recomputed" is `attention.blockwise_attention`, blocks on every platform; "library" is
+        `jax.nn.dot_product_attention`, which may hold the whole table of scores.
     """
 
     width: int
