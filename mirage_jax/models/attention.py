@@ -9,6 +9,7 @@ Reverse mode only: `jax.jvp` does not pass.
 Read next: `attention_blocks.py` for the arithmetic, `layers.py`, which chooses by name.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -122,9 +123,8 @@ def _tpu_attention(q, k, v):
 
 
 def _tpu_blocks(flash: Any) -> Any:
-    names = ("block_q", "block_k_major", "block_k", "block_q_major_dkv", "block_k_major_dkv")
-    names += ("block_k_dkv", "block_q_dkv", "block_k_major_dq", "block_k_dq", "block_q_dq")
-    return flash.BlockSizes(block_b=1, **dict.fromkeys(names, _TPU_BLOCK))
+    fields = {field.name for field in dataclasses.fields(flash.BlockSizes)} - {"block_b"}
+    return flash.BlockSizes(block_b=1, **dict.fromkeys(fields, _TPU_BLOCK))
 
 
 def _padding(x: jax.Array) -> jax.Array:
