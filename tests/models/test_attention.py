@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from mirage_jax.models import attention, attention_blocks
+from mirage_jax.models import attention, attention_blocks, functional
 
 
 def drawn(*shapes):
@@ -87,3 +87,14 @@ def test_a_mesh_that_is_set_takes_the_blocks_on_tpus_too(monkeypatch):
     assert attention._fused_ways(q, q) == ("tpu",)
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((4,), ("data",))):
         assert attention._fused_ways(q, q) == ()
+
+
+def test_what_dots_keeps_spares_the_backward_pass_a_second_forward_one():
+    x = jax.ShapeDtypeStruct((1, 6, 2, 4), jnp.float32)
+
+    def exponentials(remat):
+        attend = functional.REMAT[remat](lambda x, _: attention.attend(x, x, x))
+        return str(jax.make_jaxpr(jax.grad(lambda x: attend(x, 0).sum()))(x)).count(" exp ")
+
+    assert exponentials("dots") == exponentials("none") == 2
+    assert exponentials("full") == 3
