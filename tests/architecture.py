@@ -13,8 +13,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "mirage_jax"
 
 _ANYONE = {"atomic", "config", "prng"}
-_CORE = {"geometry", "ops", "memory", "models", "diffusion"}
-_BELOW_TRAIN = _CORE | {"data", "distributed", "world_model", "estimate"}
+_CORE = {"geometry", "ops", "memory", "models", "diffusion", "distributed"}
+_BELOW_TRAIN = _CORE | {"data", "world_model", "estimate"}
 # package (or top-level module) -> what it may import besides itself, config and prng
 MAY_IMPORT = {
     "atomic": set(),
@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "geometry": set(),
     "ops": {"geometry"},
     "memory": {"geometry", "ops"},
-    "models": {"ops"},
+    "models": {"ops", "distributed"},
     "diffusion": set(),
     "data": {"geometry"},
     "distributed": set(),

@@ -40,8 +40,9 @@ STAGES = ("codec", "depth", "denoiser", "branch", "lora", "full")
     default=0.0,
     help="Stop after this wall time, saving.",
 )
+@click.option("--mesh", help="Devices along each axis, as in fsdp=4,context=2; default: config's.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed; default: the config's.")
-def command(config, stage, workdir, weights, data, steps, minutes, seed) -> None:
+def command(config, stage, workdir, weights, data, steps, minutes, mesh, seed) -> None:
     """Trains one stage of a world.
 
     From scratch: codec, then depth, then denoiser. From given weights: branch (the memory branch
@@ -53,9 +54,12 @@ def command(config, stage, workdir, weights, data, steps, minutes, seed) -> None
     """
     from pathlib import Path
 
+    from mirage_jax.distributed.mesh import parse_mesh
     from mirage_jax.train import config as config_lib
 
     overrides = {"seed": seed, "data.directory": data, f"{stage}_train.steps": steps}
+    if mesh:
+        overrides |= {f"mesh.{axis}": size for axis, size in parse_mesh(mesh).items()}
     world = config_lib.replace(
         config_lib.load(config), {k: v for k, v in overrides.items() if v is not None}
     )
@@ -68,5 +72,5 @@ def command(config, stage, workdir, weights, data, steps, minutes, seed) -> None
         click.echo(size.text(estimate.device_bytes()))
     given = Path(weights) if weights else None
     objective = stages.make_objective(world, stage, Path(workdir), click.echo, given)
-    options = loop.RunOptions(Path(workdir), minutes=minutes, weights=given, report=click.echo)
+    options = loop.RunOptions(Path(workdir), minutes, world.mesh, given, click.echo)
     loop.train(objective, world.seed, options)

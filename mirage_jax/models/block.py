@@ -14,7 +14,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
-from mirage_jax.models.layers import AffineLayerNorm, Attention, BlockSizes, FeedForward, modulate
+from mirage_jax.distributed.constrain import constrain
+from mirage_jax.models.layers import (
+    AffineLayerNorm,
+    Attention,
+    BlockSizes,
+    FeedForward,
+    leading_axes,
+    modulate,
+)
 from mirage_jax.models.rotary import rotate_pairs
 
 
@@ -57,17 +65,13 @@ class Block(nnx.Module):
         """Return the updated tokens, same shape and dtype."""
         parts = self.modulation[...] + inputs.modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(parts, 6, axis=2)
-        y = _all_frames(modulate(x, scale1, shift1, self.eps))
+        y = modulate(x, scale1, shift1, self.eps)
         y = self.self_attn(y, rotate=functools.partial(rotate_pairs, table=inputs.rotary))
-        x = _gated(x, gate1, y.reshape(x.shape))
+        x = _gated(x, gate1, y)
         if inputs.text is not None:
-            y = self.cross_attn(_all_frames(self.norm3(x)), inputs.text)
-            x = x + y.reshape(x.shape)
-        return _gated(x, gate2, self.ffn(modulate(x, scale2, shift2, self.eps)))
-
-
-def _all_frames(x: jax.Array) -> jax.Array:
-    return x.reshape(x.shape[0], -1, x.shape[-1])
+            x = x + self.cross_attn(self.norm3(x), inputs.text)
+        x = _gated(x, gate2, self.ffn(modulate(x, scale2, shift2, self.eps)))
+        return constrain(x, *leading_axes(x.ndim), None, what="tokens")
 
 
 def _gated(x: jax.Array, gate: jax.Array, y: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+from mirage_jax.distributed.constrain import constrain
 from mirage_jax.models.block import Block, BlockInputs
 from mirage_jax.models.branch import MemoryBranch
 from mirage_jax.models.functional import scan_layers, stack_layers
@@ -204,13 +205,16 @@ class Denoiser(nnx.Module):
         dtype = jnp.dtype(config.dtype)
         grid_hw = (x.shape[2] // config.patch[1], x.shape[3] // config.patch[2])
         embedded_time = self.time_embedding(timestep_sinusoid(timestep, config.time_frequencies))
+        embedded_time = constrain(embedded_time, "batch", "frames", None)
         modulation = self.time_projection(jax.nn.silu(embedded_time))
+        modulation = constrain(modulation, "batch", "frames", None)
         inputs = BlockInputs(
             modulation.reshape(*timestep.shape, 6, config.width),
             jnp.asarray(rotary_table(frames, grid_hw, config.width // config.heads)),
             None if text is None else self.text_embedding(text.astype(dtype)),
         )
         tokens = self.patch_embedding(to_patches(x.astype(dtype), config.patch))
+        tokens = constrain(tokens, "batch", "frames", "tokens", None, what="tokens of a frame")
         hints = None
         if condition is not None:
             hints = self._hints(condition.astype(dtype), tokens, inputs, frames)
@@ -234,7 +238,8 @@ class Denoiser(nnx.Module):
             unroll=min(config.unroll, len(config.branch_layers)),
         )
         rows = jnp.zeros((config.layers, *hints.shape[1:]), hints.dtype)
-        return rows.at[jnp.asarray(config.branch_layers)].set(hints, unique_indices=True)
+        rows = rows.at[jnp.asarray(config.branch_layers)].set(hints, unique_indices=True)
+        return constrain(rows, "layers", "batch", "frames", "tokens", None)
 
     def _backbone(self, tokens, hints, inputs, frames):
         def step(block, tokens, hint):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+from mirage_jax.distributed.constrain import constrain, gather_weight, on_own_part
 from mirage_jax.models.attention import attend, blockwise_attention
 from mirage_jax.models.products import bfloat16_product, plain_product
 
@@ -69,7 +70,7 @@ class Linear(nnx.Module):
         has_bias: bool = True,
     ):
         """Make a kernel [in_width, out_width] with logical axes `axes`, and a zero bias."""
-        self.products, self.has_bias = products, has_bias
+        self.products, self.has_bias, self.axes = products, has_bias, axes
         kernel = kernel_init(rngs.params(), (in_width, out_width), jnp.float32)
         self.kernel = nnx.Param(kernel, axes=axes)
         if has_bias:
@@ -78,9 +79,9 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[jax.Array, "... i"]) -> Float[jax.Array, "... o"]:
         """Return the mapped activations in the dtype of `x`."""
         if self.products == "bfloat16":
-            y = bfloat16_product(x, self.kernel[...])
+            y = bfloat16_product(x, gather_weight(self.kernel[...], self.axes))
         else:
-            y = plain_product(x, self.kernel[...])
+            y = plain_product(x, gather_weight(self.kernel[...].astype(x.dtype), self.axes))
         if hasattr(self, "a"):
             down = x @ self.a[...].astype(x.dtype)
             y = y + self.scale * (down @ self.b[...].astype(x.dtype))
@@ -128,7 +129,8 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Float[jax.Array, "... d"]) -> Float[jax.Array, "... d"]:
         """Return the transformed activations."""
-        return self.down(jax.nn.gelu(self.up(x), approximate=True))
+        hidden = jax.nn.gelu(self.up(x), approximate=True)
+        return self.down(constrain(hidden, *leading_axes(hidden.ndim), "mlp"))
 
 
 class Attention(nnx.Module):
@@ -150,14 +152,17 @@ class Attention(nnx.Module):
 
     def __call__(
         self,
-        x: Float[jax.Array, "b n d"],
+        x: Float[jax.Array, "b *n d"],
         context: Float[jax.Array, "b m d"] | None = None,
         rotate=None,
-    ) -> Float[jax.Array, "b n d"]:
+    ) -> Float[jax.Array, "b *n d"]:
         """Attend from `x` to `context`, or to itself where there is none.
 
+        On a mesh, tokens are divided along `context` outside and heads inside, where each device
+        has the whole sequence of its heads.
+
         Args:
-          x: what asks.
+          x: what asks; all its tokens are one sequence.
           context: what is looked at; None for self-attention.
           rotate: function [b, n, heads, head_dim] -> same that turns queries and keys, or None.
         """
@@ -167,10 +172,26 @@ class Attention(nnx.Module):
         v = self._split(self.v(source))
         if rotate is not None:
             q, k = rotate(q), rotate(k)
-        return self.o(_ATTENTION[self.attention](q, k, v).reshape(x.shape))
+        heads = ("batch", None, "attending_heads", None)
+        y = on_own_part(_ATTENTION[self.attention], *heads)(q, k, v)
+        return self.o(self._join(y, x.shape))
 
     def _split(self, x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
+        """Return [b, *n, d] as [b, n, heads, head_dim]."""
+        # Stated before and after: the change between the two is then one all-to-all.
+        lead, between = leading_axes(x.ndim), (None,) * (x.ndim - 2)
+        x = constrain(x, *lead, "heads").reshape(*x.shape[:-1], self.heads, -1)
+        x = constrain(x, *lead, "heads", None, what="heads of attention")
+        x = constrain(x, "batch", *between, "attending_heads", None, what="heads of attention")
+        return x.reshape(x.shape[0], -1, *x.shape[-2:])
+
+    def _join(self, y: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Return [b, n, heads, head_dim] as [b, *n, d], the inverse of `_split`."""
+        lead, between = leading_axes(len(shape)), (None,) * (len(shape) - 2)
+        y = y.reshape(*shape[:-1], self.heads, -1)
+        y = constrain(y, "batch", *between, "attending_heads", None)
+        y = constrain(y, *lead, "heads", None)
+        return constrain(y.reshape(shape), *lead, "heads")
 
 
 _ATTENTION: Mapping[str, Callable[..., jax.Array]] = {
@@ -178,6 +199,14 @@ _ATTENTION: Mapping[str, Callable[..., jax.Array]] = {
     "library": jax.nn.dot_product_attention,
     "recomputed": blockwise_attention,
 }
+
+
+def leading_axes(ndim: int) -> tuple[str | None, ...]:
+    """Return the logical names of all but the last axis of tokens [b, t, s, d] or a text [b, n, d].
+
+    Only tokens that are kept by frames are divided among devices.
+    """
+    return ("batch", "frames", "tokens") if ndim == 4 else ("batch", *(None,) * (ndim - 2))
 
 
 def layer_norm(x: Float[jax.Array, "... d"], eps: float) -> Float[jax.Array, "... d"]:

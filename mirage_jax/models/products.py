@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from mirage_jax.distributed.constrain import devices_in_mesh
+from mirage_jax.ops.platform import current_platform
+
 
 def plain_product(
     x: Float[jax.Array, "*n i"], kernel: Float[jax.Array, "i o"]
@@ -22,7 +25,7 @@ def plain_product(
     or three of them at half speed. Elsewhere they stay apart, since they may be sharded.
     """
     kernel = kernel.astype(x.dtype)
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if current_platform() != "cpu" or devices_in_mesh() > 1:
         return x @ kernel
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 

@@ -38,6 +38,8 @@ class CodecObjective:
     """Objective of the codec; see `Objective`."""
 
     name = "codec"
+    draws = False  # the linear path is fitted to clips
+    shared: tuple[str, ...] = ()
 
     def __init__(
         self, world: WorldConfig, train_clips: Sequence[dict], val_clips: Sequence[dict]
@@ -61,6 +63,10 @@ class CodecObjective:
         """Return the parameters before step 0, all of them trained."""
         params = functional.init(self.codec, key_for(self._seed, 0, Purpose.INIT_CODEC))
         return pca.fit(self.codec, params, self._pca_crops()), {}
+
+    def axes(self) -> tuple[Any, Any]:
+        """Return the logical axes of the parameters."""
+        return functional.logical_axes(self.codec), {}
 
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from mirage_jax.config import from_dict, to_dict
 from mirage_jax.diffusion.config import SamplingConfig
+from mirage_jax.distributed.mesh import MeshConfig
 from mirage_jax.memory.state import MemoryConfig
 from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.codec import CodecConfig
@@ -75,6 +76,7 @@ class WorldConfig:
         memory: conventions, retention, and the capacity of a rollout.
         chunk: latent frames made at once.
         sampling: solver settings.
+        mesh: how training is divided among devices; never changes what is computed.
         codec_train, depth_train, denoiser_train: the stages of a world trained from scratch.
         branch_train: training of the memory branch beside a given backbone.
         lora_train: training of a low-rank change of a given denoiser.
@@ -92,6 +94,7 @@ class WorldConfig:
     memory: MemoryConfig = MemoryConfig(capacity=65536, channels=48)
     chunk: ChunkConfig = ChunkConfig()
     sampling: SamplingConfig = SamplingConfig()
+    mesh: MeshConfig = MeshConfig()
     codec_train: CodecStageConfig = CodecStageConfig()
     depth_train: DepthStageConfig = DepthStageConfig()
     denoiser_train: DenoiserStageConfig = DenoiserStageConfig()

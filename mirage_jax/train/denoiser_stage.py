@@ -39,6 +39,8 @@ from mirage_jax.train.window_scores import ValidationWindows, score_pictures
 class DenoiserObjective:
     """Objective of the denoiser and, where the world has one, the learned read."""
 
+    shared: tuple[str, ...] = ("score",)
+
     def __init__(
         self,
         world: WorldConfig,
@@ -81,12 +83,18 @@ class DenoiserObjective:
         linear = isinstance(world.codec, CodecConfig)
         self._weights = pca.channel_weights(codec.params) if linear else jnp.ones(())
         self._seed = world.seed
+        self.draws = given is None
+        self._axes = tuning.logical_axes(world, self.stage)
         self._given = given or functools.partial(start.drawn_params, world)
         self._predict = jax.jit(self._validation_latents, static_argnames="first")
 
     def init(self) -> tuple[Any, Any]:
         """Return the trained parameters before step 0 and those held fixed."""
         return tuning.split(self._given(), self.stage, key_for(self._seed, 0, Purpose.INIT_LORA))
+
+    def axes(self) -> tuple[Any, Any]:
+        """Return the logical axes of all parameters, for those trained and those held fixed."""
+        return self._axes, self._axes
 
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""

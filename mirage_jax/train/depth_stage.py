@@ -35,6 +35,8 @@ class DepthObjective:
     """Objective of the depth head."""
 
     name = "depth"
+    draws = True
+    shared: tuple[str, ...] = ()
 
     def __init__(self, world: WorldConfig, latents: Latents, val: ValidationWindows) -> None:
         if world.depth_head is None:
@@ -56,6 +58,10 @@ class DepthObjective:
         """Return the parameters before step 0, all of them trained."""
         key = key_for(self._seed, 0, Purpose.INIT_DEPTH_HEAD)
         return functional.init(self.head, key), {}
+
+    def axes(self) -> tuple[Any, Any]:
+        """Return the logical axes of the parameters."""
+        return functional.logical_axes(self.head), {}
 
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""

@@ -24,13 +24,14 @@ import optax
 import tqdm
 
 from mirage_jax.config import to_dict
+from mirage_jax.distributed.mesh import MeshConfig, describe, make_mesh
 from mirage_jax.models.functional import count_params
 from mirage_jax.train.checkpoint import Checkpoints, check_config
 from mirage_jax.train.feed import prefetch
 from mirage_jax.train.metrics import Means, MetricWriter
 from mirage_jax.train.objective import Objective
 from mirage_jax.train.optimizer import make_optimizer
-from mirage_jax.train.stage_config import StageConfig
+from mirage_jax.train.placement import Placement, abstract_state, drawn, placed_like
 from mirage_jax.train.state import TrainState, new_state
 from mirage_jax.train.step import make_step
 from mirage_jax.train.tuning import digest
@@ -43,12 +44,14 @@ class RunOptions:
     Attributes:
         workdir: folder of the world's training; the stage gets a folder in it.
         minutes: stop after so much wall time, 0 for no limit.
+        mesh: how the run is divided among devices.
         weights: folder that given weights came from, noted beside the checkpoints.
         report: called with each line of text meant for the user.
     """
 
     workdir: Path
     minutes: float = 0.0
+    mesh: MeshConfig = MeshConfig()
     weights: Path | None = None
     report: Callable[[str], None] = lambda line: None
 
@@ -69,30 +72,36 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
         FloatingPointError: if no update of a whole log interval was finite.
     """
     stage, directory = objective.stage, options.workdir / objective.name
-    params, fixed = objective.init()
+    mesh = make_mesh(options.mesh)
+    placement = Placement(mesh, options.mesh.whole_below)
+    params, fixed = _parameters(objective, placement)
     _check_run(directory / "config.json", objective, fixed, seed, options)
     checkpoints = Checkpoints(directory / "checkpoints")
-    state, optimizer = _start(stage, params, checkpoints)
-    fixed = jax.device_put(fixed, jax.devices()[0])
+    state, optimizer = _start(objective, params, checkpoints, placement)
     del params
     start = int(state.step)
     options.report(
         f"stage={objective.name} device={jax.devices()[0].platform} "
+        f"mesh={describe(mesh)} "
         f"parameters={count_params(state.params):,} fixed={count_params(fixed):,} "
         f"step={start} of {stage.steps} folder={directory}"
     )
+    for line in placement.report(state):
+        options.report(line)
     writer = MetricWriter(directory, start, options.report)
-    step_fn = make_step(objective.loss, optimizer, stage, seed)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    step_fn = make_step(objective.loss, optimizer, stage, seed, shardings)
     deadline = time.monotonic() + 60.0 * options.minutes if options.minutes else float("inf")
     means, since = Means(), time.monotonic()
     previous: dict[str, jax.Array] = {}
     try:
         with (
             _stop_requests() as stopped,
-            contextlib.closing(prefetch(objective.batch, start, stage.steps)) as batches,
+            contextlib.closing(prefetch(_placed(objective, placement), start, stage.steps)) as fed,
         ):
-            for step, batch in enumerate(_with_bar(batches, start, stage.steps), start + 1):
-                state, metrics = step_fn(state, fixed, batch)
+            for step, batch in enumerate(_with_bar(fed, start, stage.steps), start + 1):
+                with jax.set_mesh(mesh):
+                    state, metrics = step_fn(state, fixed, batch)
                 # The host runs one step ahead and no more, so that a request to stop is soon met.
                 jax.block_until_ready(previous)
                 previous = metrics
@@ -132,17 +141,43 @@ def _check_run(
     check_config(path, model, settings)
 
 
+def _parameters(objective: Objective, placement: Placement) -> tuple[Any, Any]:
+    """Return the parameters before step 0 and those held fixed, where they belong."""
+    axes = objective.axes()
+    if objective.draws:
+        shapes = jax.eval_shape(objective.init)
+        places = tuple(placement.parameters(*pair) for pair in zip(axes, shapes, strict=True))
+        return drawn(lambda: tuple(objective.init()), places)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        params = tuple(objective.init())
+    places = tuple(placement.parameters(*pair) for pair in zip(axes, params, strict=True))
+    return placement.put(params, places)
+
+
 def _start(
-    stage: StageConfig, params: Any, checkpoints: Checkpoints
+    objective: Objective, params: Any, checkpoints: Checkpoints, placement: Placement
 ) -> tuple[TrainState, optax.GradientTransformation]:
     """Return the newest checkpointed state, or the one of step 0, and the optimizer."""
+    stage = objective.stage
     optimizer = make_optimizer(stage, params)
-    state = new_state(params, optimizer, average=stage.ema_decay > 0)
-    # Committing the state to its device before the first call keeps the step from compiling twice.
-    state = jax.device_put(state, jax.devices()[0])
+    average = stage.ema_decay > 0
+    shapes = abstract_state(params, optimizer, average=average)
+    shardings = placement.state(objective.axes()[0], shapes)
     if checkpoints.latest_step() is not None:
-        state = checkpoints.restore(state)
-    return state, optimizer
+        return checkpoints.restore(placed_like(shapes, shardings)), optimizer
+    begin = jax.jit(lambda p: new_state(p, optimizer, average=average), out_shardings=shardings)
+    return begin(params), optimizer
+
+
+def _placed(objective: Objective, placement: Placement) -> Callable[[int], Any]:
+    """Return the function that makes the batch of a step and places it."""
+
+    def batch_at(step: int) -> Any:
+        arrays = objective.batch(step)
+        rows = objective.stage.batch
+        return placement.put(arrays, placement.batch(arrays, rows, objective.shared))
+
+    return batch_at
 
 
 def _check_progress(values: dict[str, float], step: int) -> None:

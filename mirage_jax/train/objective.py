@@ -26,10 +26,14 @@ class Objective(Protocol):
     Attributes:
         name: of the stage; names its folder in the workdir.
         model: plain values of what shapes the parameters; a checkpoint of another model is refused.
+        draws: whether `init` draws all it returns and may be traced; else it reads or fits some.
+        shared: names of arrays of a batch that have no rows.
     """
 
     name: str
     model: dict[str, Any]
+    draws: bool
+    shared: tuple[str, ...]
 
     @property
     def stage(self) -> StageConfig:
@@ -38,6 +42,10 @@ class Objective(Protocol):
 
     def init(self) -> tuple[Any, Any]:
         """Return the trained parameters before step 0 and those held fixed (nested dicts)."""
+        ...
+
+    def axes(self) -> tuple[Any, Any]:
+        """Return the logical axes of what `init` returns, or of more (nested dicts of tuples)."""
         ...
 
     def loss(

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train.optimizer import learning_rate
@@ -24,7 +26,11 @@ StepFn = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, jax.Array]
 
 
 def make_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, stage: StageConfig, seed: int
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    stage: StageConfig,
+    seed: int,
+    shardings: Any = None,
 ) -> StepFn:
     """Return the jitted function (state, fixed, batch) -> (state, metrics).
 
@@ -35,6 +41,8 @@ def make_step(
         optimizer: from `make_optimizer`.
         stage: schedule, moving average and bounds.
         seed: of the run.
+        shardings: of the state, as a `TrainState` of them, on a mesh; gradients lie as the parameters they belong to. The mesh
+            is to be set (`jax.set_mesh`) when the function is called.
     """
 
     def update(
@@ -43,6 +51,8 @@ def make_step(
         key = key_for(seed, state.step, Purpose.TRAIN_LOSS)
         differentiate = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, metrics), grads = differentiate(state.params, fixed, batch, key)
+        if shardings is not None:
+            grads = jax.lax.with_sharding_constraint(grads, shardings.params)
         norm = optax.global_norm(grads)
         rate = learning_rate(stage, state.step)
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -59,7 +69,8 @@ def make_step(
         )
         return TrainState(state.step + 1, *kept), metrics
 
-    return jax.jit(update, donate_argnums=0)
+    placed = None if shardings is None else (shardings, NamedSharding(shardings.step.mesh, P()))
+    return jax.jit(update, donate_argnums=0, out_shardings=placed)
 
 
 def _average(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mirage_jax.models import functional
 from mirage_jax.models.adapted import adapted
 from mirage_jax.models.functional import Params, abstract_params, flatten, unflatten
 from mirage_jax.models.lora import init_lora
@@ -78,6 +79,15 @@ def abstract_split(world: WorldConfig, stage: DenoiserStageConfig) -> Split:
     configs = {"denoiser": world.denoiser, "learned_read": world.learned_read}
     params = {name: abstract_params(c) for name, c in configs.items() if c is not None}
     return jax.eval_shape(lambda tree: split(tree, stage, jax.random.key(0)), params)
+
+
+def logical_axes(world: WorldConfig, stage: DenoiserStageConfig) -> Params:
+    """Return the logical axes of all parameters of a stage, a LoRA's under "lora" as well."""
+    denoiser = functional.logical_axes(tuned_world(world, stage).denoiser)
+    axes = {"denoiser": denoiser, "lora": denoiser}
+    if world.learned_read is not None:
+        axes["learned_read"] = functional.logical_axes(world.learned_read)
+    return axes
 
 
 def join(trained: Params, fixed: Params) -> Params:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mirage_jax.distributed.constrain import on_own_part
 from mirage_jax.geometry import camera as camera_lib
 from mirage_jax.geometry import projection
 from mirage_jax.memory import features as feature_lib
@@ -68,7 +69,8 @@ def observe(
     """
     count = cameras.cam_to_world.shape[1] - (0 if kept is None else kept.depth.shape[1])
     shown = jax.tree.map(lambda leaf: leaf[:, :count], cameras)
-    found = jax.vmap(lambda m, c: read.read(m, c, grid_hw, config.memory))(memory, shown)
+    read_all = jax.vmap(lambda m, c: read.read(m, c, grid_hw, config.memory))
+    found = on_own_part(read_all, "batch")(memory, shown)
     if kept is not None:
         found = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), found, kept)
     base = filled = found.tokens

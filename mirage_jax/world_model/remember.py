@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mirage_jax.distributed.constrain import on_own_part
 from mirage_jax.geometry import camera as camera_lib
 from mirage_jax.geometry import depth as depth_lib
 from mirage_jax.memory import state, write
@@ -98,4 +99,5 @@ def remember(
     def one(memory, latents, depth, keep, cameras, times):
         return write.write_frames(memory, latents, depth, keep, cameras, config.memory, times)
 
-    return jax.vmap(one)(memory, latents, depth, keep, cameras, times)
+    write_all = on_own_part(jax.vmap(one), "batch")
+    return write_all(memory, latents, depth, keep, cameras, times)

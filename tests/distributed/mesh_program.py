@@ -1,0 +1,167 @@
+"""Trains a tiny world on meshes of simulated devices and prints what came of it as JSON.
+
+A program of its own, since devices are counted when JAX starts; `test_training_on_meshes.py` runs
+it with eight of them.
+"""
+
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+from blank_latents import blank_latents
+
+from mirage_jax.distributed.mesh import MeshConfig, make_mesh
+from mirage_jax.models import functional, pca
+from mirage_jax.train import config as config_lib
+from mirage_jax.train import loop
+from mirage_jax.train.checkpoint import Checkpoints
+from mirage_jax.train.denoiser_stage import DenoiserObjective
+from mirage_jax.train.latents import CodecWeights
+from mirage_jax.train.optimizer import make_optimizer
+from mirage_jax.train.placement import Placement, abstract_state, placed_like
+from mirage_jax.train.step import make_step
+from mirage_jax.train.window_scores import ValidationWindows
+
+MESHES = {
+    "one": {},
+    "data=8": {"data": 8},
+    "fsdp=8": {"fsdp": 8},
+    "context=4 tensor=2": {"context": 4, "tensor": 2},
+    "fsdp=2 context=2 tensor=2": {"fsdp": 2, "context": 2, "tensor": 2},
+}
+STEPS = 20
+VALUES = {
+    "name": "meshes",
+    "data": {"source": "procedural", "height": 32, "width": 32},
+    "codec": {"latent_channels": 8, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1},
+    "depth_head": None,
+    "learned_read": None,
+    "denoiser": {
+        "latent_channels": 8,
+        "out_channels": 8,
+        "width": 32,
+        "heads": 8,
+        "layers": 2,
+        "mlp_width": 64,
+        "branch_layers": (0,),
+        "condition_channels": 20,
+        "time_frequencies": 32,
+    },
+    "memory": {"capacity": 64, "channels": 8},
+    "chunk": {"latent_frames": 2, "preceding": 1},
+    "denoiser_train": {
+        "steps": STEPS,
+        "batch": 16,
+        "warmup_steps": 2,
+        "windows": {"memory_frames": 2, "first_fraction": 0.5, "memory_off": 0.0},
+    },
+}
+
+
+def random_latents(world):
+    """Latents of one clip with values to learn from."""
+    rng = np.random.default_rng(0)
+    blank = blank_latents(world)
+    drawn = {
+        name: rng.normal(size=getattr(blank, name).shape).astype(np.float16)
+        for name in ("video", "single", "held")
+    }
+    depth = rng.uniform(2.0, 6.0, blank.depth.shape).astype(np.float32)
+    turned = blank.intrinsics.copy()
+    turned[..., :2, 2] = world.grid_hw[0] / 2
+    turned[..., [0, 1], [0, 1]] = world.grid_hw[0]
+    keep = np.ones(blank.keep.shape, bool)
+    return blank._replace(**drawn, depth=depth, keep=keep, intrinsics=turned)
+
+
+def objective():
+    """Return the real objective on latents that need no codec."""
+    world = config_lib.from_dict(config_lib.WorldConfig, VALUES)
+    codec = functional.init(world.codec, 0)
+    latents = random_latents(world)
+    nothing = ValidationWindows([], [], [], 1)
+    weights = CodecWeights(world.codec, pca_like(world, codec), "")
+    return DenoiserObjective(world, weights, latents, nothing)
+
+
+def pca_like(world, codec):
+    """Give the codec the linear path that channel weights are read from."""
+    crops = np.random.default_rng(1).integers(0, 256, (8, 9, 32, 32, 3)).astype(np.uint8)
+    return pca.fit(world.codec, codec, crops)
+
+
+def start(stage, sizes):
+    """Return mesh, placement, state, step and the parameters held fixed."""
+    mesh = make_mesh(MeshConfig(**sizes))
+    placement = Placement(mesh)
+    params, fixed = loop._parameters(stage, placement)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder))
+        state, optimizer = loop._start(stage, params, checkpoints, placement)
+        checkpoints.close()
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    step = make_step(stage.loss, optimizer, stage.stage, 0, shardings)
+    return mesh, placement, state, fixed, step
+
+
+def run(stage, sizes):
+    """Return the last state, and the losses and facts about where things lay."""
+    mesh, placement, state, fixed, step = start(stage, sizes)
+    feed, losses = loop._placed(stage, placement), []
+    before = jax.tree.map(lambda leaf: leaf.sharding, state)
+    with jax.set_mesh(mesh):
+        # Compiled ahead, the step refuses a state that lies elsewhere than the first one did.
+        compiled = step.lower(state, fixed, feed(0)).compile()
+        for index in range(STEPS):
+            state, metrics = compiled(state, fixed, feed(index))
+            losses.append(float(metrics["loss"]))
+    kernel = state.params["denoiser"]["blocks"]["ffn"]["up"]["kernel"]
+    facts = {
+        "losses": losses,
+        "kept": before == jax.tree.map(lambda leaf: leaf.sharding, state),
+        "share": kernel.addressable_shards[0].data.size / kernel.size,
+        "collectives": collectives(compiled.as_text()),
+    }
+    return state, facts
+
+
+def collectives(text):
+    """Count collectives by kind in a compiled step."""
+    names = ("all-gather", "all-reduce", "all-to-all", "reduce-scatter", "collective-permute")
+    return {name: len(re.findall(rf" {name}(?:-start)?\(", text)) for name in names}
+
+
+def restored(stage, state):
+    """Save a state of eight devices, read it on four, save that, read it on one: same bits?"""
+    whole = jax.tree.map(np.asarray, state)
+    found = {}
+    for sizes, name in (({"fsdp": 2, "tensor": 2}, "four"), ({}, "one")):
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoints = Checkpoints(Path(folder))
+            checkpoints.save(state)
+            optimizer = make_optimizer(stage.stage, state.params)
+            shapes = abstract_state(state.params, optimizer, average=True)
+            shardings = Placement(make_mesh(MeshConfig(**sizes))).state(stage.axes()[0], shapes)
+            state = checkpoints.restore(placed_like(shapes, shardings))
+            checkpoints.close()
+        pairs = zip(jax.tree.leaves(whole), jax.tree.leaves(state), strict=True)
+        placed = shardings == jax.tree.map(lambda leaf: leaf.sharding, state)
+        found[name] = placed and all(np.array_equal(a, np.asarray(b)) for a, b in pairs)
+    return found
+
+
+def main():
+    """Run all meshes and print the outcome."""
+    stage = objective()
+    outcome = {name: run(stage, sizes) for name, sizes in MESHES.items()}
+    result = {name: facts for name, (_, facts) in outcome.items()}
+    result["restored"] = restored(stage, outcome["fsdp=2 context=2 tensor=2"][0])
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The mesh changes where arrays lie and nothing that is computed: eight simulated devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_PROGRAM = Path(__file__).with_name("mesh_program.py")
+_FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+MESHES = ["data=8", "fsdp=8", "context=4 tensor=2", "fsdp=2 context=2 tensor=2"]
+
+pytestmark = pytest.mark.multi_device
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    """Run the program once; in a process of its own, since devices are counted when JAX starts."""
+    tests = _PROGRAM.parents[1]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": _FLAGS,
+        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests))),
+    }
+    command = [sys.executable, str(_PROGRAM)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_twenty_losses_are_those_of_one_device(outcome, mesh):
+    one = outcome["one"]["losses"]
+    assert len(one) == 20
+    assert one[-1] < 0.9 * one[0]  # it learns, so a gradient gone wrong would show
+    np.testing.assert_allclose(outcome[mesh]["losses"], one, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mesh", ["one", *MESHES])
+def test_the_step_leaves_the_state_where_it_was(outcome, mesh):
+    assert outcome[mesh]["kept"]
+
+
+def test_parameters_are_divided_along_all_but_the_data_axis(outcome):
+    shares = {mesh: outcome[mesh]["share"] for mesh in ("one", *MESHES)}
+    assert shares == {"one": 1, "data=8": 1, **dict.fromkeys(MESHES[1:], 1 / 8)}
+
+
+def test_a_checkpoint_of_eight_devices_is_read_on_four_and_on_one_bit_for_bit(outcome):
+    assert outcome["restored"] == {"four": True, "one": True}
+
+
+def test_fsdp_gathers_weights_and_context_exchanges_heads(outcome):
+    fsdp, context = (outcome[mesh]["collectives"] for mesh in MESHES[1:3])
+    assert fsdp["all-gather"] > 0
+    assert fsdp["all-to-all"] == 0
+    assert context["all-to-all"] > 0
