@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "train": _BELOW_TRAIN,
     "rollout": _CORE | {"world_model", "estimate"},
     "eval": _BELOW_TRAIN | {"rollout"},
-    "cli": _BELOW_TRAIN | {"train", "rollout", "eval"},
+    "plan": _BELOW_TRAIN | {"train", "rollout"},
+    "cli": _BELOW_TRAIN | {"train", "rollout", "eval", "plan"},
 }
 
 FORBIDDEN_LIBRARIES = {"torch", "tensorflow", "pickle", "dill", "joblib", "haiku", "equinox"}

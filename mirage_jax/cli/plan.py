@@ -1,29 +1,93 @@
-"""`mirage plan`: says how large a config is before anything of it is allocated.
+"""`mirage plan`: says how large a config is, and whether it fits devices that one does not have.
 
-Prints tokens, parameters and bytes of a rollout and of each stage that trains the denoiser; the
-work is in `mirage_jax/estimate.py`.
+Without `--target` nothing is compiled: tokens, parameters and bytes on one device, from
+`mirage_jax/estimate.py`. With one, the real training step and the real chunk of a rollout are
+compiled ahead of time; see `mirage_jax/plan/`.
 """
 
 from __future__ import annotations
 
 import click
 
+STAGES = ("denoiser", "branch", "lora", "full")
+
 
 @click.command()
 @click.option("--config", required=True, help="Config file and variant, e.g. configs/wan5b.py.")
 @click.option("--batch", type=click.IntRange(min=1), help="Clips at once; default: the config's.")
-def command(config, batch) -> None:
-    """Says how large the models and runs of a config are, on one device."""
-    from mirage_jax import estimate
+@click.option("--target", help="Devices to plan for, e.g. v5p:4x4x4, v5e:16x16, tpu7x:4x4x4.")
+@click.option(
+    "--stage", type=click.Choice(STAGES), help="Stage to plan; default: all, and rollout."
+)
+@click.option("--rollout", is_flag=True, help="With --stage and --target: plan the rollout too.")
+@click.option("--mesh", help="Devices along each axis, as in fsdp=16,context=4; default: chosen.")
+@click.option("--no-compile", is_flag=True, help="Estimate only; takes seconds, not minutes.")
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
+def command(config, batch, target, stage, rollout, mesh, no_compile, as_json) -> None:
+    """Says how large the models and runs of a config are, and what they need of a target."""
+    if target:
+        _choose_platform()
+
+    from mirage_jax.distributed.mesh import parse_mesh
     from mirage_jax.train import config as config_lib
+
+    overrides = {}
+    if batch:
+        overrides = {f"{name}_train.batch": batch for name in STAGES}
+    if mesh:
+        overrides |= {f"mesh.{axis}": size for axis, size in parse_mesh(mesh).items()}
+    world = config_lib.replace(config_lib.load(config), overrides)
+    if target:
+        _plan(world, target, stage, rollout or not stage, no_compile, as_json)
+    else:
+        _estimate(world, (stage,) if stage else STAGES)
+
+
+def _choose_platform() -> None:
+    """Keep JAX on the CPU of this host; libtpu then compiles for chips that are not there."""
+    import os
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    for name, value in (
+        ("TPU_SKIP_MDS_QUERY", "1"),
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+        ("TPU_WORKER_HOSTNAMES", "localhost"),
+        ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
+    ):
+        os.environ.setdefault(name, value)
+
+
+def _estimate(world, names) -> None:
+    from mirage_jax import estimate
     from mirage_jax.train import stages
 
-    names = ("denoiser", "branch", "lora", "full")
-    world = config_lib.load(config)
-    if batch:
-        world = config_lib.replace(world, {f"{name}_train.batch": batch for name in names})
     device = estimate.device_bytes()
     click.echo(f"{world.name}: generate\n{estimate.estimate_generation(world).text(device)}")
     for name in names:
         if (size := stages.estimate_stage(world, name)) is not None:
             click.echo(f"\n{world.name}: train --stage {name}\n{size.text(device)}")
+
+
+def _plan(world, target, stage, rollout, no_compile, as_json) -> None:
+    import json
+
+    from mirage_jax.distributed.targets import compile_only_devices, parse_target
+    from mirage_jax.plan import make
+
+    wanted = parse_target(target)
+    devices = None
+    if not no_compile:
+        try:
+            devices = compile_only_devices(wanted)
+        except LookupError as error:
+            click.echo(f"estimates only: {error.args[0]}")
+    plans = []
+    for name in (stage,) if stage else STAGES:
+        plans.append(make.plan_training(world, name, wanted, devices))
+        click.echo(plans[-1].text())
+    if rollout:
+        plans.append(make.plan_rollout(world, wanted, devices, plans[0].mesh))
+        click.echo(plans[-1].text())
+    if as_json:
+        whole = plans[0].values()
+        click.echo(json.dumps(whole | {"also": [plan.values() for plan in plans[1:]]}))

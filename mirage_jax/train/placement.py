@@ -9,7 +9,7 @@ device. Nothing is ever whole on one device that is to be divided. Read next:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,6 @@ from jax.sharding import PartitionSpec as P
 
 from mirage_jax.distributed.axes import AnyMesh, left_whole, shardings_for, spec_for
 from mirage_jax.models.functional import flatten
-from mirage_jax.train.feed import Batch
 from mirage_jax.train.state import TrainState, new_state
 
 
@@ -52,7 +51,9 @@ class Placement:
         ema = params if shapes.ema else {}
         return TrainState._make((self.whole, params, opt_state, ema))
 
-    def batch(self, arrays: Batch, rows: int, shared: Iterable[str] = ()) -> dict[str, Any]:
+    def batch(
+        self, arrays: Mapping[str, Any], rows: int, shared: Iterable[str] = ()
+    ) -> dict[str, Any]:
         """Return the shardings of a batch: its rows are divided along `data` and `fsdp`.
 
         Args:

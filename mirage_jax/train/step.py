@@ -22,7 +22,8 @@ from mirage_jax.train.stage_config import StageConfig
 from mirage_jax.train.state import TrainState
 
 LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
-StepFn = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, jax.Array]]]
+# A jitted function (state, fixed, batch) -> (state, metrics).
+StepFn = Any
 
 
 def make_step(
@@ -41,8 +42,9 @@ def make_step(
         optimizer: from `make_optimizer`.
         stage: schedule, moving average and bounds.
         seed: of the run.
-        shardings: of the state, as a `TrainState` of them, on a mesh; gradients lie as the parameters they belong to. The mesh
-            is to be set (`jax.set_mesh`) when the function is called.
+        shardings: of the state, as a `TrainState` of them, on a mesh; gradients lie as the
+            parameters they belong to. The mesh is to be set (`jax.set_mesh`) when the function is
+            called.
     """
 
     def update(

@@ -56,8 +56,9 @@ VALUES = {
     "denoiser_train": {
         "steps": STEPS,
         "batch": 16,
+        "learning_rate": 3e-3,
         "warmup_steps": 2,
-        "windows": {"memory_frames": 2, "first_fraction": 0.5, "memory_off": 0.0},
+        "windows": {"memory_frames": 1, "first_fraction": 0.5, "memory_off": 0.0},
     },
 }
 
@@ -135,6 +136,11 @@ def collectives(text):
     return {name: len(re.findall(rf" {name}(?:-start)?\(", text)) for name in names}
 
 
+def vector(state):
+    """Return all parameters as one vector."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+
+
 def restored(stage, state):
     """Save a state of eight devices, read it on four, save that, read it on one: same bits?"""
     whole = jax.tree.map(np.asarray, state)
@@ -157,8 +163,12 @@ def restored(stage, state):
 def main():
     """Run all meshes and print the outcome."""
     stage = objective()
+    begin = vector(start(stage, {})[2])
     outcome = {name: run(stage, sizes) for name, sizes in MESHES.items()}
     result = {name: facts for name, (_, facts) in outcome.items()}
+    end = vector(outcome["one"][0])
+    for state, facts in outcome.values():
+        facts["apart"] = float(np.linalg.norm(vector(state) - end) / np.linalg.norm(end - begin))
     result["restored"] = restored(stage, outcome["fsdp=2 context=2 tensor=2"][0])
     sys.stdout.write(json.dumps(result) + "\n")
 

@@ -1,4 +1,4 @@
-"""Where every parameter of every config file lies on a mesh of eight, as stored in `shardings.json`.
+"""Where the parameters of the configs lie on a mesh of eight, as stored in `shardings.json`.
 
     python tests/distributed/shardings.py --update    # after a change that is meant
 

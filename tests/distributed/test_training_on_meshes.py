@@ -11,6 +11,7 @@ import pytest
 
 _PROGRAM = Path(__file__).with_name("mesh_program.py")
 _FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+_FLAGS += " --xla_llvm_disable_expensive_passes=true"
 MESHES = ["data=8", "fsdp=8", "context=4 tensor=2", "fsdp=2 context=2 tensor=2"]
 
 pytestmark = pytest.mark.multi_device
@@ -35,8 +36,13 @@ def outcome():
 def test_twenty_losses_are_those_of_one_device(outcome, mesh):
     one = outcome["one"]["losses"]
     assert len(one) == 20
-    assert one[-1] < 0.9 * one[0]  # it learns, so a gradient gone wrong would show
     np.testing.assert_allclose(outcome[mesh]["losses"], one, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_parameters_have_gone_the_way_they_go_on_one_device(outcome, mesh):
+    # Adam turns rounding of gradients near zero into steps, hence not closer than this.
+    assert outcome[mesh]["apart"] < 1e-3
 
 
 @pytest.mark.parametrize("mesh", ["one", *MESHES])

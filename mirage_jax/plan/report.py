@@ -1,0 +1,159 @@
+"""The plan of a run on a target: what fits, what binds it, and what it says about itself.
+
+Conventions: the bound on a step's time is the largest of four: operations at the chip's peak, the
+bytes that must pass through its memory, and those it must send, each as if the others cost nothing.
+Utilisation counts the operations of the model alone, not what is computed again. Bounds are not
+predictions: a real step is slower.
+
+Read next: `steps.py`, `mirage_jax/cli/plan.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mirage_jax.distributed.targets import Target
+from mirage_jax.plan.steps import Compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What a program asks of all devices together.
+
+    Attributes:
+        model: operations of the model.
+        executed: operations with what is computed again.
+        weight_bytes: bytes of weights and moments that each device reads and writes at least.
+    """
+
+    model: float
+    executed: float
+    weight_bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A program on a target.
+
+    Attributes:
+        what: name of the program.
+        target: devices.
+        mesh: sizes of its axes.
+        batch: clips of a run of it.
+        load: operations and bytes.
+        compiled: what the compiled program needs; None where it was not compiled.
+        estimated_bytes: of a device, from the config alone.
+        failed: why compiling failed, e.g. for lack of memory; "" otherwise.
+        hint: the mesh of the same devices that is estimated to fit, where this one does not.
+    """
+
+    what: str
+    target: Target
+    mesh: dict[str, int]
+    batch: int
+    load: Load
+    compiled: Compiled | None
+    estimated_bytes: dict[str, float]
+    failed: str = ""
+    hint: str = ""
+
+    @property
+    def bytes_per_device(self) -> float:
+        """Bytes that a device needs: of the compiled program, else estimated."""
+        return self.compiled.bytes if self.compiled else sum(self.estimated_bytes.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is no more than a device has."""
+        return not self.failed and self.bytes_per_device <= self.target.chip.memory
+
+    def seconds(self) -> dict[str, float]:
+        """Return what each resource needs at least for one run of the program."""
+        chip, devices = self.target.chip, self.target.devices
+        found = {
+            "operations": self.load.executed / devices / chip.flops,
+            "memory": self.load.weight_bytes / chip.memory_rate,
+        }
+        if self.compiled:
+            sent = sum(traffic.sent for traffic in self.compiled.collectives.values())
+            found["links"] = sent / chip.link_rate
+        return found
+
+    @property
+    def step_seconds_bound(self) -> float:
+        """The largest of them."""
+        return max(self.seconds().values())
+
+    @property
+    def mfu_bound(self) -> float:
+        """The model's share of the operations that the devices could do in that time."""
+        could = self.step_seconds_bound * self.target.devices * self.target.chip.flops
+        return self.load.model / could
+
+    def values(self) -> dict[str, Any]:
+        """Return the plan as plain values, for JSON."""
+        compiled = self.compiled
+        collectives = compiled.collectives if compiled else {}
+        sizes = compiled.held | {"temporary": compiled.temporary} if compiled else {}
+        return {
+            "what": self.what,
+            "target": self.target.name,
+            "mesh": self.mesh,
+            "batch": self.batch,
+            "compiled": compiled is not None,
+            "fits": self.fits,
+            "bytes_per_device": self.bytes_per_device,
+            "bytes": sizes or self.estimated_bytes,
+            "step_seconds_bound": self.step_seconds_bound,
+            "seconds": self.seconds(),
+            "mfu_bound": self.mfu_bound,
+            "operations": {"model": self.load.model, "executed": self.load.executed},
+            "collectives": {k: dataclasses.asdict(v) for k, v in collectives.items()},
+            "left_whole": compiled.left_whole if compiled else [],
+            "compile_seconds": compiled.seconds if compiled else None,
+            "failed": self.failed,
+            "nearest_mesh_that_fits": self.hint,
+        }
+
+    def text(self) -> str:
+        """Render for people."""
+        mesh = " ".join(f"{k}={v}" for k, v in self.mesh.items() if v > 1) or "one device"
+        how = f"compiled in {self.compiled.seconds:.0f} s" if self.compiled else "estimated"
+        lines = [
+            f"{self.what} on {self.target.name}: {mesh}, batch {self.batch}, {how}",
+            *self._byte_lines(),
+        ]
+        lines += [f"  left whole: {line}" for line in (self.compiled or _NOTHING).left_whole]
+        for kind, traffic in (self.compiled or _NOTHING).collectives.items():
+            lines.append(
+                f"  {_gib(traffic.sent):>10}  sent by {traffic.count} {kind} of "
+                f"{_gib(traffic.bytes)}"
+            )
+        bounds = ", ".join(f"{name} {value:.3f}" for name, value in self.seconds().items())
+        lines.append(
+            f"  {self.load.model:.3g} operations, {self.load.executed:.3g} executed; at least "
+            f"{self.step_seconds_bound:.3f} s ({bounds}), utilisation at most {self.mfu_bound:.0%}"
+        )
+        return "\n".join(lines)
+
+    def _byte_lines(self) -> list[str]:
+        compiled, has = self.compiled, self.target.chip.memory
+        sizes: dict[str, float] = dict(self.estimated_bytes)
+        if compiled:
+            sizes = {**compiled.held, "activations and other temporaries": compiled.temporary}
+        lines = [f"  {_gib(size):>10}  {name}" for name, size in sizes.items() if size]
+        verdict = "fits" if self.fits else "does NOT fit"
+        lines.append(f"  {_gib(self.bytes_per_device):>10}  a device, {verdict} its {_gib(has)}")
+        if self.failed:
+            lines.append(f"  compiling failed: {self.failed}")
+        if self.hint:
+            lines.append(f"  nearest mesh that is estimated to fit: {self.hint}")
+        return lines
+
+
+_NOTHING = Compiled({}, 0, {}, 0.0, [])
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,224 @@
+"""The training step and the chunk of a rollout, compiled for a mesh without any array being made.
+
+Conventions: both are the very functions that training and rollout run, blocks stacked and scanned.
+Batches are described by `batch_shapes`, which a test compares with a drawn one.
+
+Read next: `mirage_jax/train/step.py`, `mirage_jax/rollout/chunk.py`, `report.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mirage_jax import world_model
+from mirage_jax.distributed.axes import left_whole
+from mirage_jax.distributed.collectives import Traffic, read_collectives
+from mirage_jax.estimate import TEXT_TOKENS
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.models import functional
+from mirage_jax.models.codec import CodecConfig
+from mirage_jax.rollout.chunk import ChunkSteps, Shown
+from mirage_jax.train import tuning
+from mirage_jax.train.config import WorldConfig
+from mirage_jax.train.denoiser_stage import DenoiserObjective
+from mirage_jax.train.latents import CodecWeights
+from mirage_jax.train.optimizer import make_optimizer
+from mirage_jax.train.placement import Placement, abstract_state, placed_like
+from mirage_jax.train.step import make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What a program needs of each device.
+
+    Attributes:
+        held: bytes of its arguments by what they are, on one device.
+        temporary: bytes of everything else while it runs.
+        collectives: kind -> traffic of one device in one run of it.
+        seconds: what compiling took.
+        left_whole: large parameters that are not divided, by name.
+    """
+
+    held: dict[str, int]
+    temporary: int
+    collectives: dict[str, Traffic]
+    seconds: float
+    left_whole: list[str]
+
+    @property
+    def bytes(self) -> int:
+        """All together; outputs take the place of donated arguments."""
+        return sum(self.held.values()) + self.temporary
+
+
+def batch_shapes(world: WorldConfig, stage: str) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shapes and types of a batch of windows; see `train.windows.gather`."""
+    config, chunk = world.denoiser_stage(stage), world.chunk
+    grid, c = world.grid_hw, world.denoiser.latent_channels
+    target, preceding, memory = chunk.latent_frames, chunk.preceding, config.windows.memory_frames
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "target": ((target, *grid, c), np.float16),
+        "preceding": ((preceding, *grid, c), np.float16),
+        "cam_to_world": ((target + preceding, 4, 4), np.float32),
+        "intrinsics": ((target + preceding, 3, 3), np.float32),
+        "depth": ((target, *grid), np.float32),
+        "known": ((target, *grid), np.bool_),
+        "sky": ((target, *grid), np.bool_),
+        "memory_latents": ((memory, *grid, c), np.float16),
+        "memory_depth": ((memory, *grid), np.float32),
+        "memory_keep": ((memory, *grid), np.bool_),
+        "memory_cam_to_world": ((memory, 4, 4), np.float32),
+        "memory_intrinsics": ((memory, 3, 3), np.float32),
+    }
+    if config.windows.references and chunk.references.most:
+        shapes["references"] = ((chunk.references.most, *grid, c), np.float16)
+    if world.denoiser.text_width:
+        shapes["text"] = ((TEXT_TOKENS, world.denoiser.text_width), jnp.bfloat16)
+    batch = {k: jax.ShapeDtypeStruct((config.batch, *s), t) for k, (s, t) in shapes.items()}
+    if world.condition.score:
+        shape = (target + preceding, *grid, world.condition.score)
+        batch["score"] = jax.ShapeDtypeStruct(shape, np.float32)
+    return batch
+
+
+def compile_training(world: WorldConfig, stage: str, mesh: Mesh) -> Compiled:
+    """Compile an update of a stage that trains the denoiser or parts of it.
+
+    Raises:
+        ValueError: if the mesh does not divide what it is to divide.
+    """
+    config = world.denoiser_stage(stage)
+    objective = DenoiserObjective(world, _blank_codec(world), None, None, name=stage)  # type: ignore[arg-type]
+    placement = Placement(mesh, world.mesh.whole_below)
+    trained, fixed = tuning.abstract_split(world, config)
+    axes = tuning.logical_axes(world, config)
+    optimizer = make_optimizer(config, trained)
+    shapes = abstract_state(trained, optimizer, average=config.ema_decay > 0)
+    shardings = placement.state(axes, shapes)
+    state = placed_like(shapes, shardings)
+    fixed = placed_like(fixed, placement.parameters(axes, fixed))
+    arrays = batch_shapes(world, stage)
+    batch = placed_like(arrays, placement.batch(arrays, config.batch, objective.shared))
+    step = make_step(objective.loss, optimizer, config, world.seed, shardings)
+    held = {
+        "parameters trained": state.params,
+        "parameters held fixed": fixed,
+        "optimizer": state.opt_state,
+        "moving average": state.ema,
+        "batch": batch,
+    }
+    whole = left_whole(shapes.params, shardings.params)
+    return _compile(mesh, step.lower, (state, fixed, batch), held, whole)
+
+
+def compile_rollout(world: WorldConfig, mesh: Mesh) -> Compiled:
+    """Compile a chunk of rollouts side by side, as many as `data` and `fsdp` have devices.
+
+    The chunk is a later one without references: look into memory, all solver steps, write what was
+    made. Depth comes from outside, the codec is left out.
+    """
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    placement = Placement(mesh, world.mesh.whole_below)
+    models = {"denoiser": world.denoiser, "learned_read": world.learned_read}
+    shapes = {k: functional.abstract_params(c) for k, c in models.items() if c is not None}
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), shapes)
+    axes = {k: functional.logical_axes(c) for k, c in models.items() if c is not None}
+    params = placed_like(shapes, placement.parameters(axes, shapes))
+    memory = jax.eval_shape(lambda: world_model.empty_memory(world, rows))
+    arguments = _placed_rows((memory, *_chunk_shapes(world, rows)), rows, mesh)
+    steps = ChunkSteps(world)  # type: ignore[arg-type]
+    codec = _blank_codec(world).params
+
+    def chunk(params, memory, cameras, shown, noise, depth, keep, written):
+        params = params | {"codec": codec}
+        _, inputs = steps.look(params, memory, cameras, shown)
+        latents = steps.generate(params, inputs, noise)
+        return latents, steps.remember(memory, latents, depth, keep, written, 0)
+
+    jitted = jax.jit(chunk, donate_argnums=1)
+    held = {"parameters": params, "latent memory": arguments[0], "chunk": arguments[1:]}
+    return _compile(mesh, jitted.lower, (params, *arguments), held, [])
+
+
+def _chunk_shapes(world: WorldConfig, rows: int) -> tuple[Any, ...]:
+    """Return cameras, what is shown, noise, depth, keep, and the cameras of what is written."""
+    chunk, grid, c = world.chunk, world.grid_hw, world.denoiser.latent_channels
+    target, frames = chunk.latent_frames, chunk.latent_frames + chunk.preceding
+
+    def real(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *shape), np.float32)
+
+    text = real(TEXT_TOKENS, world.denoiser.text_width) if world.denoiser.text_width else None
+    score = None
+    if world.condition.score:
+        score = jax.ShapeDtypeStruct((frames, *grid, world.condition.score), np.float32)
+    guided = world.sampling.guidance != 1.0
+    shown = Shown(
+        first=real(*grid, c),
+        preceding=real(chunk.preceding, *grid, c),
+        score=score,
+        text=text,
+        negative=text if guided else None,
+    )
+    keep = jax.ShapeDtypeStruct((rows, target, *grid), np.bool_)
+    cameras = Camera(real(frames, 4, 4), real(frames, 3, 3))
+    written = Camera(real(target, 4, 4), real(target, 3, 3))
+    return cameras, shown, real(target, *grid, c), real(target, *grid), keep, written
+
+
+def _placed_rows(tree: Any, rows: int, mesh: Mesh) -> Any:
+    """Divide the rows of every array that has them; the constant condition has none."""
+    divided, whole = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P())
+
+    def one(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shared = any(getattr(part, "name", "") == "score" for part in path)
+        sharding = whole if shared else divided
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _compile(
+    mesh: Mesh, lower: Callable[..., Any], arguments: Any, held: Any, whole: list[str]
+) -> Compiled:
+    since = time.monotonic()
+    with jax.set_mesh(mesh):
+        compiled = lower(*arguments).compile()
+    seconds = time.monotonic() - since
+    memory = compiled.memory_analysis()
+    # Outputs that take no argument's place.
+    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Compiled(
+        held={name: bytes_on_one_device(tree) for name, tree in held.items()},
+        temporary=int(memory.temp_size_in_bytes + max(fresh, 0)),
+        collectives=read_collectives(compiled.as_text(), mesh.size),
+        seconds=seconds,
+        left_whole=whole,
+    )
+
+
+def bytes_on_one_device(tree: Any) -> int:
+    """Return the bytes of a device's parts of abstract arrays that carry shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _blank_codec(world: WorldConfig) -> CodecWeights:
+    """Return the small codec with zeros for weights; a large one is no part of the step."""
+    if not isinstance(world.codec, CodecConfig):
+        return CodecWeights(world.codec, {}, "")
+    shapes = functional.abstract_params(world.codec)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return CodecWeights(world.codec, zeros, "")
