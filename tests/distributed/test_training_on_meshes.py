@@ -42,7 +42,7 @@ def test_twenty_losses_are_those_of_one_device(outcome, mesh):
 @pytest.mark.parametrize("mesh", MESHES)
 def test_parameters_have_gone_the_way_they_go_on_one_device(outcome, mesh):
     # Adam turns rounding of gradients near zero into steps, hence not closer than this.
-    assert outcome[mesh]["apart"] < 1e-3
+    assert outcome[mesh]["apart"] < 1e-4
 
 
 @pytest.mark.parametrize("mesh", ["one", *MESHES])
@@ -62,5 +62,5 @@ def test_a_checkpoint_of_eight_devices_is_read_on_four_and_on_one_bit_for_bit(ou
 def test_fsdp_gathers_weights_and_context_exchanges_heads(outcome):
     fsdp, context = (outcome[mesh]["collectives"] for mesh in MESHES[1:3])
     assert fsdp["all-gather"] > 0
-    assert fsdp["all-to-all"] == 0
-    assert context["all-to-all"] > 0
+    # A few exchanges rearrange rows of the batch; those of heads come on top.
+    assert context["all-to-all"] > fsdp["all-to-all"] + 10
