@@ -1,4 +1,4 @@
-"""Plans: what is counted from configs and read off compiled programs, against what it stands for."""
+"""Plans: what is counted from configs and read off programs, against what it stands for."""
 
 import json
 from pathlib import Path
