@@ -1,9 +1,9 @@
 """What devices send each other in a compiled program, read off its text.
 
-Conventions: a loop's body counts as often as the loop runs, where the program says how often (scans
-do). Bytes are those of the result, and those that a device must send at least with a ring:
-(n - 1)/n of the gathered array for gathers, reductions to shares and exchanges, twice that for
-reductions to all.
+Conventions: a loop's body counts as often as the loop runs, where the program says how often: scans
+do, or count up to a constant; other loops count once. Bytes are those of the result, and those that
+a device must send at least with a ring: (n - 1)/n of the gathered array for gathers, reductions to
+shares and exchanges, twice that for reductions to all.
 
 Read next: `targets.py`.
 """
@@ -27,6 +27,9 @@ _TRIPS = re.compile(r'known_trip_count[^0-9]*"?n"?[^0-9]*(\d+)')
 _SHAPE = re.compile(r"\b(pred|[suf]\d+\w*|bf16|c\d+)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
+# replica_groups=mesh['data'=1,'fsdp'=64] {'fsdp'}, or {'fsdp':(2)4} for a part of an axis
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")
+_LIMIT = re.compile(r"%?([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
 
 
 @dataclasses.dataclass
@@ -82,7 +85,7 @@ def _visit(bodies, name: str, times: int, devices: int, found: dict[str, Traffic
             traffic.count += times
             traffic.bytes += times * size
             traffic.sent += times * sent
-        inside = times * (int(m[1]) if " while(" in line and (m := _TRIPS.search(line)) else 1)
+        inside = times * (_trips(bodies, line) if " while(" in line else 1)
         called = _CALLED.findall(line)
         for branches in _BRANCHES.findall(line):
             called += [part.strip().lstrip("%") for part in branches.split(",")]
@@ -90,7 +93,24 @@ def _visit(bodies, name: str, times: int, devices: int, found: dict[str, Traffic
             _visit(bodies, other, inside, devices, found)
 
 
+def _trips(bodies: dict[str, list[str]], line: str) -> int:
+    """Return how often a loop runs: as stated, or the constant that its condition counts up to."""
+    if match := _TRIPS.search(line):
+        return int(match[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    lines = bodies.get(condition[1], []) if condition else []
+    root = next((text for text in lines if text.startswith("ROOT")), "")
+    if " compare(" not in root or "direction=LT" not in root:
+        return 1
+    limits = [m for text in lines if (m := _LIMIT.match(text)) and m[1] in root]
+    return int(limits[0][2]) if len(limits) == 1 else 1
+
+
 def _group(line: str, devices: int) -> int:
+    if match := _MESH.search(line):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
+        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2])
+        return math.prod(int(part) if part else sizes[name] for name, part in parts)
     if match := _IOTA.search(line):
         return int(match[2])
     if match := _LISTED.search(line):

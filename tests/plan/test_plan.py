@@ -31,31 +31,34 @@ PROGRAM = """HloModule jit_f
 %body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
   %g = bf16[64,128]{1,0} all-gather(%x), replica_groups=[16,4]<=[64], dimensions={0}
   %s = (bf16[2,128]{1,0}, bf16[8,128]{1,0}) all-gather-start(%y), replica_groups={{0,1,2,3}}
+  %m = f32[6]{0} reduce-scatter(%z), replica_groups=mesh['data'=2,'fsdp'=32] {'fsdp':(1)4}
   %d = bf16[8,128]{1,0} all-gather-done(%s)
 }
 
 %condition (p: (s32[], f32[8,4])) -> pred[] {
+  %n = s32[]{:T(128)} constant(30)
   ROOT %less = pred[] compare(%i, %n), direction=LT
 }
 
 ENTRY %main (p: f32[8,4]) -> f32[8,4] {
-  %w = (s32[], f32[8,4]) while(%t), condition=%condition, body=%body, \
-backend_config={"known_trip_count":{"n":"30"}}
+  %w = (s32[], f32[8,4]) while(%t), condition=%condition, body=%body, LOOP
   %r = f32[16]{0} all-reduce(%q), replica_groups={}, to_apply=%sum
   %c = (f32[4]{0}, f32[4]{0}) all-to-all(%a, %b), replica_groups={{0,1},{2,3}}
 }
 """
 
 
-def test_collectives_in_a_loop_count_as_often_as_it_runs():
-    found = read_collectives(PROGRAM, devices=64)
+@pytest.mark.parametrize("loop", ["", 'backend_config={"known_trip_count":{"n":"30"}}'])
+def test_collectives_in_a_loop_count_as_often_as_it_runs(loop):
+    found = read_collectives(PROGRAM.replace("LOOP", loop), devices=64)
     gather = found["all-gather"]
     assert gather.count == 60
     assert gather.bytes == 30 * (64 * 128 + 8 * 128) * 2
     assert gather.sent == gather.bytes * 3 / 4
     assert found["all-reduce"].sent == 2 * 16 * 4 * 63 / 64
     assert found["all-to-all"].sent == 32 / 2
-    assert set(found) == {"all-gather", "all-reduce", "all-to-all"}
+    assert found["reduce-scatter"].sent == 30 * 6 * 4 * 3
+    assert set(found) == {"all-gather", "all-reduce", "all-to-all", "reduce-scatter"}
 
 
 def world(name="procedural.py"):
