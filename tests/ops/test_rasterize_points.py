@@ -20,6 +20,7 @@ from mirage_jax.ops.rasterize_points import (
     rasterize_points,
 )
 from mirage_jax.ops.rasterize_points.arg_specs import SPECS, ArgSpec, make_arguments, pack_pages
+from mirage_jax.ops.rasterize_points.project import project_rows
 
 SMALL = sorted(name for name, spec in SPECS.items() if spec.num_rows < 8000)
 
@@ -282,3 +283,12 @@ def test_a_grid_that_is_not_static_is_refused():
         CellGrid(0, 4)
     with pytest.raises(ValueError, match="rounding is 'up'"):
         CellGrid(2, 4, "up")
+
+
+def test_halves_round_to_even_as_numpy_rounds_them():
+    values = np.concatenate([np.arange(-9, 90, 0.25), [-0.5, 0.49999997, 1e6 + 0.5]])
+    values = values.astype(np.float32)
+    zero, one = np.zeros_like(values), np.ones_like(values)
+    lens = np.array([1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 1, 0], np.float32)
+    seen = project_rows(values, zero, one, lens, CellGrid(1, 80, "nearest_even"))
+    np.testing.assert_array_equal(seen.column, np.round(values))

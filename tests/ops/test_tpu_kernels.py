@@ -3,19 +3,36 @@
 Nothing here runs on a TPU. Interpret mode executes the kernels' own operations, DMA included.
 """
 
-import dataclasses
 import functools
 import importlib.util
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
+from kernel_cases import (
+    CAMERA,
+    GRID,
+    LINES,
+    LIST,
+    PAGES,
+    RULE,
+    SEEN,
+    TABLE_BYTES,
+    M,
+    N,
+    T,
+    compile_for,
+    f32,
+    i32,
+    operations,
+    scene,
+    seen_scene,
+)  # fmt: skip
 
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.ops.choose_rows import SeenFrom, ViewRule, choose_rows, list_candidates, seen_from
+from mirage_jax.ops.choose_rows import ViewRule, choose_rows, list_candidates
 from mirage_jax.ops.choose_rows import pallas_tpu as choose_tpu
 from mirage_jax.ops.gather_rows import arg_specs as row_specs
 from mirage_jax.ops.gather_rows import gather_rows
@@ -23,7 +40,6 @@ from mirage_jax.ops.gather_rows import pallas_tpu as gather_tpu
 from mirage_jax.ops.put_rows import pallas_tpu as put_tpu
 from mirage_jax.ops.put_rows import put_rows
 from mirage_jax.ops.rasterize_points import (
-    CellGrid,
     Nearest,
     Pages,
     WorkList,
@@ -34,15 +50,7 @@ from mirage_jax.ops.rasterize_points import pallas_tpu as rasterize_tpu
 from mirage_jax.ops.rasterize_points.arg_specs import SPECS, ArgSpec, make_arguments
 from mirage_jax.ops.rasterize_points.traffic import count_traffic
 
-RULE = ViewRule(shell=0.3, same_place=0.05)
 RACES = pltpu.InterpretParams(detect_races=True)
-
-
-def scene(spec, seed=0):
-    """Return a case with pages of 128 rows, as JAX arrays, and its list."""
-    pages, camera, grid = make_arguments(dataclasses.replace(spec, page_rows=128), seed)
-    pages, camera = jax.tree.map(jnp.asarray, (pages, camera))
-    return pages, camera, grid, list_pages(pages.bounds, camera, grid)
 
 
 @pytest.mark.parametrize("name", ["no_rows", "all_bad", "ties", "release_rounding", "hole"])
@@ -71,17 +79,6 @@ def test_rasterizer_under_vmap_equals_a_loop():
     for index, (pages, camera, _, _) in enumerate(scenes):
         want = rasterize_points(pages, camera, grid, implementation="reference")
         np.testing.assert_array_equal(got.row[index], want.row)
-
-
-def seen_scene(spec, seed=3):
-    pages, camera, grid, _ = scene(spec, seed)
-    rng = np.random.default_rng(seed)
-    origin = jnp.asarray(rng.uniform(-1, 1, pages.positions.shape), jnp.float32)
-    origin = jnp.where(rng.random(pages.order.shape)[:, None] < 0.3, 0.0, origin)
-    depth = jnp.asarray(rng.uniform(0.5, 9, pages.order.shape), jnp.float32)
-    views = seen_from(origin, depth, pages.order)
-    surface = rasterize_points(pages, camera, grid).depth
-    return pages, views, camera, grid, surface
 
 
 @pytest.mark.parametrize("name", ["ties", "release_rounding"])
@@ -172,43 +169,6 @@ def mesh_of(target):
     return jax.sharding.Mesh(np.array(topology.devices[:1]), ("x",))
 
 
-def compile_for(target, function, *shapes, donate=()):
-    """Compile for a TPU; shapes are (shape, dtype) leaves in any tree."""
-    mesh = mesh_of(target)
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    arguments = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes
-    )
-    with jax.set_mesh(mesh):
-        return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
-
-
-def f32(*shape):
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def i32(*shape):
-    return jax.ShapeDtypeStruct(shape, jnp.int32)
-
-
-# A memory of 1e6 rows read by nine cameras.
-N, P, T, M = 3907, 256, 9, 9 * 44 * 80
-GRID = CellGrid(44, 80)
-PAGES = Pages(f32(N, 3, P), i32(N, P), f32(N, 2, 3))
-CAMERA = Camera(f32(T, 4, 4), f32(T, 3, 3))
-LIST = WorkList(i32(T, N), f32(T, N), i32(T))
-SEEN = SeenFrom(f32(N, 3, P), f32(N, P), f32(N, 2, 3), f32(N))
-LINES = f32(128_000, 8 * 48)
-TABLE_BYTES = N * P * 4
-
-
-def operations(compiled):
-    """Return the names of the operations in the compiled text, and the lines they stand in."""
-    pattern = re.compile(r"^\s*(?:ROOT )?%\S+ = .*?[})\]] ([a-z][a-z0-9-]*)\(", re.MULTILINE)
-    text = compiled.as_text()
-    return [(match.group(1), match.group(0)) for match in pattern.finditer(text)]
-
-
 def assert_kernel(compiled, name, temporary_bytes):
     text = compiled.as_text()
     assert f"%{name}" in text
@@ -229,15 +189,21 @@ def test_kernels_compile_for_the_target_without_scatter_sort_or_copies_of_the_ta
     def choose(pages, seen, camera, surface, work):
         return choose_rows(pages, seen, camera, GRID, surface, ViewRule(), work)
 
-    compiled = compile_for(target, rasterize, PAGES, CAMERA, LIST)
+    compiled = compile_for(mesh_of(target), rasterize, PAGES, CAMERA, LIST)
     assert_kernel(compiled, "walk_pages", 2 * TABLE_BYTES)
-    compiled = compile_for(target, choose, PAGES, SEEN, CAMERA, f32(T, 44, 80), LIST)
+    compiled = compile_for(mesh_of(target), choose, PAGES, SEEN, CAMERA, f32(T, 44, 80), LIST)
     assert_kernel(compiled, "walk_pages", 2 * TABLE_BYTES)
-    compiled = compile_for(target, lambda t, i: gather_rows(t, i, 48), LINES, i32(M))
+    compiled = compile_for(mesh_of(target), lambda t, i: gather_rows(t, i, 48), LINES, i32(M))
     assert_kernel(compiled, "gather_rows", M * 128 * 4 * 1.1)
     padded = -(-M // 128) * 128
     compiled = compile_for(
-        target, put_tpu.write_lines, LINES, i32(padded), i32(padded, 8), f32(padded, 384), donate=0
+        mesh_of(target),
+        put_tpu.write_lines,
+        LINES,
+        i32(padded),
+        i32(padded, 8),
+        f32(padded, 384),
+        donate=0,
     )
     assert_kernel(compiled, "put_rows", 1e6 + padded * 128 * 4)
     assert compiled.memory_analysis().alias_size_in_bytes == 128_000 * 384 * 4
@@ -248,7 +214,7 @@ def test_a_scatter_and_a_sort_in_the_compiled_text_would_be_found():
     def both(table, index):
         return table.at[index].add(jnp.sort(table[:100]))
 
-    names = dict(operations(compile_for("v5e:2x2", both, f32(1000), i32(100))))
+    names = dict(operations(compile_for(mesh_of("v5e:2x2"), both, f32(1000), i32(100))))
     assert "scatter" in names
     assert "sort" in names
 
@@ -259,7 +225,7 @@ def test_a_whole_read_sorts_pages_and_not_rows():
         found = rasterize_points(pages, camera, GRID)
         return gather_rows(tokens, found.row, 48)
 
-    found = operations(compile_for("v5e:2x2", read, PAGES, CAMERA, LINES))
+    found = operations(compile_for(mesh_of("v5e:2x2"), read, PAGES, CAMERA, LINES))
     assert "scatter" not in dict(found)
     sorts = [line for name, line in found if name == "sort"]
     assert len(sorts) == 1
@@ -268,7 +234,7 @@ def test_a_whole_read_sorts_pages_and_not_rows():
 
 @needs_libtpu
 def test_a_whole_row_write_compiles_and_sorts_new_rows_only():
-    compiled = compile_for("v5e:2x2", put_rows, LINES, f32(M, 48), i32(M), donate=0)
+    compiled = compile_for(mesh_of("v5e:2x2"), put_rows, LINES, f32(M, 48), i32(M), donate=0)
     found = operations(compiled)
     assert "scatter" not in dict(found)
     sorts = [line for name, line in found if name == "sort"]

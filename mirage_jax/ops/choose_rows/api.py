@@ -30,10 +30,17 @@ def _pallas_tpu(*arguments: Any) -> jax.Array:
     return pallas_tpu.choose_rows(*arguments)
 
 
+def _pallas_gpu(*arguments: Any) -> jax.Array:
+    from mirage_jax.ops.choose_rows import pallas_gpu
+
+    return pallas_gpu.choose_rows(*arguments)
+
+
 IMPLEMENTATIONS = {
     "reference": _reference,
     "xla": xla.choose_rows,
     "pallas_tpu": _pallas_tpu,
+    "pallas_gpu": _pallas_gpu,
 }
 
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Float32, Int32
 
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.ops.choose_rows.rule import SeenFrom, ViewedRows, ViewRule, rank_rows
+from mirage_jax.ops.choose_rows.rule import SeenFrom, ViewRule, contest_of, limit_of
 from mirage_jax.ops.rasterize_points.pages import CellGrid, Pages, WorkList
-from mirage_jax.ops.rasterize_points.pallas_tpu import Contest, walk_pages
+from mirage_jax.ops.rasterize_points.pallas_tpu import walk_pages
 from mirage_jax.ops.rasterize_points.project import NEVER
 
 
@@ -29,19 +29,7 @@ def choose_rows(
     interpret: Any = False,
 ) -> Int32[jax.Array, "t h w"]:
     """Return the row to show in each cell of each camera; see `api.choose_rows`."""
-
-    def key(
-        seen: Any, points: Any, others: Any, numbers: Any, bits: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        origin, (depth,) = others
-        rows = ViewedRows(points, origin, depth, seen)
-        rank, same_place = rank_rows(rows, numbers, grid, rule)
-        # Rows seen from this place are within any limit.
-        return rank, jnp.where(same_place, 0, bits)
-
-    limit = jax.lax.bitcast_convert_type((1 + rule.shell) * surface, jnp.int32)
-    limit = jnp.where(jnp.isfinite(surface), limit, -1)
     tables = (views.origin, views.depth[:, None])
-    contest = Contest(key, len(tables))
+    limit, contest = limit_of(surface, rule), contest_of(grid, rule)
     row = walk_pages(pages, tables, camera, grid, work, limit, contest, interpret)[1]
     return jnp.where(row == NEVER, -1, row)

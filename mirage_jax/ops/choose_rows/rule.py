@@ -10,6 +10,7 @@ Read next: `reference.py`.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -135,10 +136,28 @@ def rank_rows(rows: ViewedRows, numbers: Any, grid: CellGrid, rule: ViewRule) ->
     )
     beside, below = seen.u - seen.column - grid.center, seen.v - seen.line - grid.center
     difference += rule.offset_weight * jnp.sqrt(beside * beside + below * below)
-    rank = 1 + jnp.round(difference / VIEW_RESOLUTION)
+    rank = 1 + jnp.floor(difference / VIEW_RESOLUTION + 0.5)
     # Rows without a finite difference rank last; the comparison is False for NaN.
     rank = jnp.where(rank < _HIGHEST_RANK, rank, _HIGHEST_RANK).astype(jnp.int32)
     return rank, moved <= rule.same_place * rows.depth
+
+
+def limit_of(surface: Float32[jax.Array, "*cells"], rule: ViewRule) -> Int32[jax.Array, "*cells"]:
+    """Return the bits of the greatest depth on the surface of each cell, -1 where there is none."""
+    bits = jax.lax.bitcast_convert_type((1 + rule.shell) * surface, jnp.int32)
+    return jnp.where(jnp.isfinite(surface), bits, -1)
+
+
+def contest_of(grid: CellGrid, rule: ViewRule) -> Callable[..., tuple[Any, Any]]:
+    """Return what rows compete by in the kernels, whose tables are origin and seen depth."""
+
+    def contest(seen: Projected, points: Any, others: Any, numbers: Any, bits: Any) -> Any:
+        origin, (depth,) = others
+        rank, same_place = rank_rows(ViewedRows(points, origin, depth, seen), numbers, grid, rule)
+        # Rows seen from this place are within any limit.
+        return rank, jnp.where(same_place, 0, bits)
+
+    return contest
 
 
 def _arcsine(sine: Any) -> Any:

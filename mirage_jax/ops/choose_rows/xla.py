@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Float32, Int32
 
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.ops.choose_rows.rule import SeenFrom, ViewedRows, ViewRule, rank_rows
+from mirage_jax.ops.choose_rows.rule import SeenFrom, ViewedRows, ViewRule, limit_of, rank_rows
 from mirage_jax.ops.rasterize_points.pages import CellGrid, Pages, WorkList
 from mirage_jax.ops.rasterize_points.project import NEVER, camera_numbers
 from mirage_jax.ops.rasterize_points.walk import Group, walk_pages
@@ -34,8 +34,7 @@ def choose_rows(
     def one_view(view: tuple[jax.Array, WorkList, jax.Array]) -> jax.Array:
         numbers, entries, surface = view
         deepest = (1 + rule.shell) * surface.reshape(-1)
-        limit = jax.lax.bitcast_convert_type(deepest, jnp.int32)
-        limit = jnp.where(jnp.isfinite(surface.reshape(-1)), limit, -1)
+        limit = limit_of(surface.reshape(-1), rule)
         deepest = jnp.append(deepest, 0.0)
 
         def visit(best: BestKeys, page: jax.Array, group: Group) -> BestKeys:

@@ -25,10 +25,17 @@ def _pallas_tpu(table: jax.Array, index: jax.Array, channels: int) -> jax.Array:
     return pallas_tpu.gather_rows(table, index, channels)
 
 
+def _pallas_gpu(table: jax.Array, index: jax.Array, channels: int) -> jax.Array:
+    from mirage_jax.ops.gather_rows import pallas_gpu
+
+    return pallas_gpu.gather_rows(table, index, channels)
+
+
 IMPLEMENTATIONS: dict[str, Callable[[jax.Array, jax.Array, int], jax.Array]] = {
     "reference": reference.gather_rows,
     "xla": reference.gather_rows,
     "pallas_tpu": _pallas_tpu,
+    "pallas_gpu": _pallas_gpu,
 }
 
 

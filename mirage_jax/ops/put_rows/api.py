@@ -22,10 +22,17 @@ def _pallas_tpu(table: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Arra
     return pallas_tpu.put_rows(table, rows, index)
 
 
+def _pallas_gpu(table: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
+    from mirage_jax.ops.put_rows import pallas_gpu
+
+    return pallas_gpu.put_rows(table, rows, index)
+
+
 IMPLEMENTATIONS: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "reference": reference.put_rows,
     "xla": reference.put_rows,
     "pallas_tpu": _pallas_tpu,
+    "pallas_gpu": _pallas_gpu,
 }
 
 

@@ -31,10 +31,17 @@ def _pallas_tpu(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList) ->
     return pallas_tpu.rasterize_points(pages, camera, grid, work)
 
 
+def _pallas_gpu(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList) -> Nearest:
+    from mirage_jax.ops.rasterize_points import pallas_gpu
+
+    return pallas_gpu.rasterize_points(pages, camera, grid, work)
+
+
 IMPLEMENTATIONS: dict[str, Callable[[Pages, Camera, CellGrid, WorkList], Nearest]] = {
     "reference": _reference,
     "xla": xla.rasterize_points,
     "pallas_tpu": _pallas_tpu,
+    "pallas_gpu": _pallas_gpu,
 }
 
 

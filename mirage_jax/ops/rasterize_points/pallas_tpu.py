@@ -12,7 +12,6 @@ Compiled ahead of time for v5e, v5p, v6e and tpu7x and run in interpret mode; no
 Read next: `tests/ops/test_tpu_kernels.py`, `traffic.py` (bytes moved).
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -20,32 +19,18 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Float32, Int32
+from jaxtyping import Int32
 
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Nearest, Pages, WorkList
 from mirage_jax.ops.rasterize_points.project import NEVER, camera_numbers, project_rows
-from mirage_jax.ops.rasterize_points.walk import footprint
+from mirage_jax.ops.rasterize_points.work_list import pack_entries
 
 LANES = 128
 # Rows compared at a time: their keys over all lanes fill three times eight registers.
 _STRIP = 64
 # List entries fetched at a time, and what each holds: page, near, columns, lines.
 _PIECE, _FIELDS = 256, 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Contest:
-    """What rows compete by.
-
-    Attributes:
-        key: From (projection, points, tables of the page, camera), the first key of each row and
-            the depth bits that are held against the limit. None: the depth itself.
-        tables: Further tables of the pages that `key` wants, each [n, r, P].
-    """
-
-    key: Any = None
-    tables: int = 0
 
 
 class _Memory(NamedTuple):
@@ -64,7 +49,7 @@ def rasterize_points(
     pages: Pages, camera: Camera, grid: CellGrid, work: WorkList, interpret: Any = False
 ) -> Nearest:
     """Return the nearest row of each cell of each camera; see `api.rasterize_points`."""
-    key, row = walk_pages(pages, (), camera, grid, work, None, Contest(), interpret)
+    key, row = walk_pages(pages, (), camera, grid, work, None, None, interpret)
     depth = jax.lax.bitcast_convert_type(key, jnp.float32)
     return Nearest(jnp.where(row == NEVER, jnp.inf, depth), jnp.where(row == NEVER, -1, row))
 
@@ -76,7 +61,7 @@ def walk_pages(
     grid: CellGrid,
     work: WorkList,
     limit: Int32[jax.Array, "t h w"] | None,
-    contest: Contest,
+    contest: Any,
     interpret: Any = False,
 ) -> tuple[Int32[jax.Array, "t h w"], Int32[jax.Array, "t h w"]]:
     """Return the lowest key of each cell and its row, `NEVER` where none.
@@ -89,7 +74,8 @@ def walk_pages(
         work: Pages to visit.
         limit: Bits of the greatest depth that takes part in each cell, -1 for none; None takes
             part in any depth and stops at the nearest rows found.
-        contest: What rows compete by.
+        contest: From (projection, points, table values, camera, depth bits), the first key of each
+            row and the bits that are held against the limit; None competes by depth.
         interpret: False on a TPU; True or `pltpu.InterpretParams` to run elsewhere.
 
     Raises:
@@ -119,6 +105,7 @@ def walk_pages(
     # XLA would copy a table that fits into VMEM as a whole, which costs what is stored.
     planes = [pltpu.with_memory_space_constraint(plane, pltpu.HBM) for plane in planes]
     buffers = [pltpu.VMEM((2, t.shape[0], 1, page_rows), t.dtype) for t in planes]
+    entries = _lay_out_entries(pack_entries(pages.bounds, numbers, grid, work))
     key, row = pl.pallas_call(
         functools.partial(_one_view, grid=grid, contest=contest, bounded=limit is not None),
         out_shape=[jax.ShapeDtypeStruct((num_views, height, width), jnp.int32)] * 2,
@@ -137,22 +124,13 @@ def walk_pages(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
         interpret=interpret,
         name="walk_pages",
-    )(work.count, numbers, _pack_entries(pages, numbers, grid, work), limits, *planes)
+    )(work.count, numbers, entries, limits, *planes)
     return key[:, : grid.height, : grid.width], row[:, : grid.height, : grid.width]
 
 
-def _pack_entries(
-    pages: Pages, numbers: Float32[jax.Array, "t 17"], grid: CellGrid, work: WorkList
-) -> Int32[jax.Array, "t pieces 1 words"]:
-    """Lay the lists out in pieces of entries: page, near bits, columns and lines it may cover."""
-    # Planes and blocks of fields: an axis of 2, 3 or 4 at the end would be padded to 128 lanes.
-    corners = [plane[work.page] for plane in pages.bounds.reshape(-1, 6).T]
-    sides = jax.vmap(footprint)(corners[:3], corners[3:], numbers)
-    left, right = (jnp.clip(side, 0, grid.width - 1).astype(jnp.int32) for side in sides[:2])
-    top, bottom = (jnp.clip(side, 0, grid.height - 1).astype(jnp.int32) for side in sides[2:])
-    near = jax.lax.bitcast_convert_type(work.near, jnp.int32)
-    fields = [work.page, near, left << 16 | right, top << 16 | bottom]
-    spare = -work.page.shape[1] % _PIECE
+def _lay_out_entries(fields: list[Int32[jax.Array, "t l"]]) -> Int32[jax.Array, "t pieces 1 words"]:
+    """Cut the fields of the lists into pieces of `_PIECE` entries, field after field in each."""
+    spare = -fields[0].shape[1] % _PIECE
     blocks = [
         jnp.pad(field, ((0, 0), (0, spare))).reshape(field.shape[0], -1, 1, _PIECE)
         for field in fields
@@ -167,13 +145,13 @@ def _one_view(
     limit_ref: Any,
     *refs: Any,
     grid: CellGrid,
-    contest: Contest,
+    contest: Any,
     bounded: bool,
 ) -> None:
     """Walk one camera's list."""
-    num_tables = 2 + contest.tables
-    plane_refs, (key_ref, row_ref) = refs[:num_tables], refs[num_tables : num_tables + 2]
-    memory = _Memory(*refs[num_tables + 2 :])
+    scratch = len(_Memory._fields)
+    *plane_refs, key_ref, row_ref = refs[:-scratch]
+    memory = _Memory(*refs[-scratch:])
     view = pl.program_id(0)
     count = count_ref[view]
     for ref in (key_ref.at[0], row_ref.at[0], memory.order):
@@ -220,7 +198,7 @@ def _one_view(
 
 
 def _page_copies(
-    plane_refs: tuple[Any, ...], memory: _Memory, page: jax.Array, slot: jax.Array
+    plane_refs: list[Any], memory: _Memory, page: jax.Array, slot: jax.Array
 ) -> list[Any]:
     """Return the copies that bring a page from HBM, one for each table."""
     return [
@@ -273,7 +251,7 @@ def _next_entry(
 
 
 def _stage_keys(
-    memory: _Memory, slot: jax.Array, numbers: list[Any], grid: CellGrid, contest: Contest
+    memory: _Memory, slot: jax.Array, numbers: list[Any], grid: CellGrid, contest: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Project a page and lay out its rows' keys along lanes; return the first and last line hit.
 
@@ -289,8 +267,8 @@ def _stage_keys(
     column = jnp.where(inside, seen.column, 0.0).astype(jnp.int32)
     bits = pltpu.bitcast(seen.depth, jnp.int32)
     key = bits
-    if contest.key is not None:
-        key, bits = contest.key(seen, (x, y, z), others, numbers, bits)
+    if contest is not None:
+        key, bits = contest(seen, (x, y, z), others, numbers, bits)
     for index, value in enumerate((jnp.where(inside, line << 16 | column, -1), key, order, bits)):
         memory.stage[index : index + 1] = value
     low = jnp.min(jnp.where(inside, line, grid.height))

@@ -82,9 +82,20 @@ def project_rows(x: Any, y: Any, z: Any, numbers: Any, grid: CellGrid) -> Projec
     right, down = right / safe, down / safe
     u = numbers[12] * right + numbers[13] * down + numbers[14]
     v = numbers[15] * down + numbers[16]
-    snap = jnp.floor if grid.rounding == "floor" else jnp.round
+    snap = jnp.floor if grid.rounding == "floor" else _round_to_even
     column, line = snap(u), snap(v)
     inside = (column >= 0) & (column < grid.width) & (line >= 0) & (line < grid.height)
     # False for NaN as well; an infinite depth would order behind everything but is no depth.
     inside &= (depth > 0) & (depth < jnp.inf)
     return Projected(u, v, depth, column, line, inside)
+
+
+def _round_to_even(value: Any) -> Any:
+    """Round to the nearest whole number, halves to even; `jnp.round`, which not all kernels have.
+
+    Differs from it only where float32 has no halves, far outside any grid.
+    """
+    below = jnp.floor(value)
+    part = value - below
+    odd = below - 2 * jnp.floor(below / 2) == 1
+    return jnp.where((part > 0.5) | ((part == 0.5) & odd), below + 1, below)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int32
 
 from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Pages, WorkList
-from mirage_jax.ops.rasterize_points.project import Projected, project_rows, view_offset
+from mirage_jax.ops.rasterize_points.project import Projected, project_rows
+from mirage_jax.ops.rasterize_points.work_list import footprint
 
 # Rows visited at a time: enough to pay for a turn of the loop, few enough to stop early.
 _GROUP_ROWS = 8192
@@ -140,38 +141,3 @@ def _may_matter(
     covers = (left[:, None] < (column + 1) * _BLOCK) & (right[:, None] >= column * _BLOCK)
     covers &= (top[:, None] < (line + 1) * _BLOCK) & (bottom[:, None] >= line * _BLOCK)
     return jnp.any(covers & (front[:, None] <= farthest), axis=1)
-
-
-def footprint(
-    low: list[jax.Array], high: list[jax.Array], numbers: Float32[jax.Array, " 17"]
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return u and v ranges (left, right, top, bottom) in cells that the rows of boxes stay within.
-
-    Wider than the box by a cell and 1 %: far more than rounding, and no matter for skipping. A box
-    that comes near the camera's plane covers everything.
-
-    Args:
-        low: x, y and z of the low corners, any shape.
-        high: The same of the high corners.
-        numbers: The camera.
-    """
-    corners = [
-        view_offset((low, high)[i][0], (low, high)[j][1], (low, high)[k][2], numbers)
-        for i in range(2)
-        for j in range(2)
-        for k in range(2)
-    ]
-    right, down, ahead = (jnp.stack([corner[axis] for corner in corners]) for axis in range(3))
-    reach = jnp.max(jnp.abs(right) + jnp.abs(down) + jnp.abs(ahead), axis=0)
-    safe = jnp.min(ahead, axis=0) > 1e-3 * reach
-    depth = jnp.where(safe, ahead, 1.0)
-    y = down / depth
-    u = numbers[12] * (right / depth) + numbers[13] * y
-    v = numbers[15] * y
-
-    def widen(values: jax.Array, middle: jax.Array) -> tuple[jax.Array, jax.Array]:
-        low, high = jnp.min(values, axis=0), jnp.max(values, axis=0)
-        low, high = low - 0.01 * jnp.abs(low) - 1, high + 0.01 * jnp.abs(high) + 1
-        return jnp.where(safe, low + middle, -jnp.inf), jnp.where(safe, high + middle, jnp.inf)
-
-    return *widen(u, numbers[14]), *widen(v, numbers[16])

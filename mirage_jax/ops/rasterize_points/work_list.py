@@ -9,11 +9,11 @@ Read next: `xla.py`, which walks the list.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int32
 
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.ops.rasterize_points.pages import CellGrid, WorkList
-from mirage_jax.ops.rasterize_points.project import camera_numbers
+from mirage_jax.ops.rasterize_points.project import camera_numbers, view_offset
 
 _MARGIN = 1e-5
 _UNSEEN = 0xFFFFFFFF
@@ -97,3 +97,58 @@ def _planes(numbers: jax.Array, grid: CellGrid) -> list[list[jax.Array]]:
         mix(zero, fy, cy - low),
         mix(zero, -fy, low + grid.height - cy),
     ]
+
+
+def pack_entries(
+    bounds: Float32[jax.Array, "n 2 3"],
+    numbers: Float32[jax.Array, "t 17"],
+    grid: CellGrid,
+    work: WorkList,
+) -> list[Int32[jax.Array, "t l"]]:
+    """Return what kernels want to know of the entries, four int32 fields.
+
+    They are: page, bits of `near`, and the columns and lines of cells that the page's box may
+    cover, first << 16 | last.
+    """
+    # Planes: an axis of 2 or 3 at the end would be padded to 128 lanes on TPUs.
+    corners = [plane[work.page] for plane in bounds.reshape(-1, 6).T]
+    sides = jax.vmap(footprint)(corners[:3], corners[3:], numbers)
+    left, right = (jnp.clip(side, 0, grid.width - 1).astype(jnp.int32) for side in sides[:2])
+    top, bottom = (jnp.clip(side, 0, grid.height - 1).astype(jnp.int32) for side in sides[2:])
+    near = jax.lax.bitcast_convert_type(work.near, jnp.int32)
+    return [work.page, near, left << 16 | right, top << 16 | bottom]
+
+
+def footprint(
+    low: list[jax.Array], high: list[jax.Array], numbers: Float32[jax.Array, " 17"]
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return u and v ranges (left, right, top, bottom) in cells that the rows of boxes stay within.
+
+    Wider than the box by a cell and 1 %: far more than rounding, and no matter for skipping. A box
+    that comes near the camera's plane covers everything.
+
+    Args:
+        low: x, y and z of the low corners, any shape.
+        high: The same of the high corners.
+        numbers: The camera.
+    """
+    corners = [
+        view_offset((low, high)[i][0], (low, high)[j][1], (low, high)[k][2], numbers)
+        for i in range(2)
+        for j in range(2)
+        for k in range(2)
+    ]
+    right, down, ahead = (jnp.stack([corner[axis] for corner in corners]) for axis in range(3))
+    reach = jnp.max(jnp.abs(right) + jnp.abs(down) + jnp.abs(ahead), axis=0)
+    safe = jnp.min(ahead, axis=0) > 1e-3 * reach
+    depth = jnp.where(safe, ahead, 1.0)
+    y = down / depth
+    u = numbers[12] * (right / depth) + numbers[13] * y
+    v = numbers[15] * y
+
+    def widen(values: jax.Array, middle: jax.Array) -> tuple[jax.Array, jax.Array]:
+        low, high = jnp.min(values, axis=0), jnp.max(values, axis=0)
+        low, high = low - 0.01 * jnp.abs(low) - 1, high + 0.01 * jnp.abs(high) + 1
+        return jnp.where(safe, low + middle, -jnp.inf), jnp.where(safe, high + middle, jnp.inf)
+
+    return *widen(u, numbers[14]), *widen(v, numbers[16])

@@ -1,0 +1,33 @@
+"""Choice of rows as a GPU kernel: the walk of the rasterizer with the rank of views as the key.
+
+Compiled ahead of time for the H100 and run in interpret mode; not yet run on a GPU.
+
+Read next: `../rasterize_points/pallas_gpu.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float32, Int32
+
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.ops.choose_rows.rule import SeenFrom, ViewRule, contest_of, limit_of
+from mirage_jax.ops.rasterize_points.pages import CellGrid, Pages, WorkList
+from mirage_jax.ops.rasterize_points.pallas_gpu import walk_pages
+from mirage_jax.ops.rasterize_points.project import NEVER
+
+
+def choose_rows(
+    pages: Pages,
+    views: SeenFrom,
+    camera: Camera,
+    grid: CellGrid,
+    surface: Float32[jax.Array, "t h w"],
+    rule: ViewRule,
+    work: WorkList,
+    interpret: bool = False,
+) -> Int32[jax.Array, "t h w"]:
+    """Return the row to show in each cell of each camera; see `api.choose_rows`."""
+    tables = (views.origin, views.depth[:, None])
+    limit, contest = limit_of(surface, rule), contest_of(grid, rule)
+    row = walk_pages(pages, tables, camera, grid, work, limit, contest, interpret)[1]
+    return jnp.where(row == NEVER, -1, row)
