@@ -11,7 +11,9 @@ from typing import Any
 
 import jax
 
-from benchmarks.memory import growth, peers, read_speed, rollout
+from benchmarks.memory import balance, growth, peers, read_speed, rollout
+
+_LEVELS = ("freedoom2/MAP17", "freedoom2/MAP18", "freedoom2/MAP19")
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -22,6 +24,7 @@ def run(quick: bool) -> dict[str, Any]:
         (100_000, 10_000_000) if quick else (100_000, 1_000_000, 10_000_000), rounds
     )
     walked = rollout.measure(*((("unseen",), 8) if quick else (("unseen", "append"), 24)))
+    even = balance.measure(_LEVELS, 6, (8, 64)) if balance.can_play() and not quick else {}
     million = reads["volume_1e6"]
     return {
         "speedup_vs_release_1e6": million["speedup"],
@@ -37,6 +40,7 @@ def run(quick: bool) -> dict[str, Any]:
         "read": reads,
         "growth": grown,
         "rollout": walked,
+        "balance": even,
     }
 
 
