@@ -5,6 +5,7 @@ Read next: `read_speed.py`.
 
 import argparse
 import json
+import os
 import platform
 import time
 from typing import Any
@@ -23,7 +24,7 @@ def run(quick: bool) -> dict[str, Any]:
     grown = growth.measure(
         (100_000, 10_000_000) if quick else (100_000, 1_000_000, 10_000_000), rounds
     )
-    walked = rollout.measure(*((("unseen",), 8) if quick else (("unseen", "append"), 24)))
+    walked = rollout.measure(*((("unseen",), 8) if quick else (("unseen", "append"), 24)), quick)
     even = balance.measure(_LEVELS, 6, (8, 64)) if balance.can_play() and not quick else {}
     million = reads["volume_1e6"]
     return {
@@ -53,7 +54,8 @@ def main() -> None:
     about = {
         "peer": peers.peer_name(),
         "jax": jax.__version__,
-        "machine": platform.machine(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load": round(os.getloadavg()[0], 1),
         "quick": quick,
     }
     figures = run(quick)

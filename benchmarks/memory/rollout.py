@@ -75,12 +75,13 @@ def policies() -> dict[str, MemoryConfig]:
     return {"unseen": dataclasses.replace(plain, write_where="unseen"), "append": plain}
 
 
-def measure(names: tuple[str, ...] = ("unseen", "append"), views: int = 24) -> dict[str, Any]:
+def measure(names: tuple[str, ...], views: int, quick: bool = False) -> dict[str, Any]:
     """Run the rollout under each policy and compare bytes and coverage with the RGB cache.
 
     Args:
         names: of `policies`.
         views: views in which coverage is measured.
+        quick: leave out the second lap between the poses.
 
     Returns:
         Figures by policy, and of the RGB cache.
@@ -97,8 +98,9 @@ def measure(names: tuple[str, ...] = ("unseen", "append"), views: int = 24) -> d
         config = policies()[name]
         memory, usage = remember(walk, config)
         shown = coverage(memory, held_out, config)
-        again = remember(between, config)[1]
-        result[name] = _figures(usage, again, shown, rgb["bytes"])
+        result[name] = _figures(usage, shown, rgb["bytes"])
+        if not quick:
+            result[name]["revisit_growth_between"] = _growth(remember(between, config)[1])
         once = int(walk.static[:FIRST_WAY].sum()) * _PIXELS_PER_CELL * _PIXEL_BYTES
         result[name]["ratio_vs_rgb_first_way"] = round(once / usage.bytes[-1], 1)
         print(f"  {name}: {_described(result[name])}")
@@ -215,15 +217,19 @@ def _share_right(depth: np.ndarray, views: Views) -> float:
     return float((right & views.static).sum() / views.static.sum())
 
 
-def _figures(usage: Usage, again: Usage, shown: float, rgb_bytes: int) -> dict[str, Any]:
+def _growth(usage: Usage) -> float:
+    """Return how many rows the second lap added, as a share of those before it."""
+    return round(usage.rows[-1] / usage.rows[REVISIT - 1] - 1, 4)
+
+
+def _figures(usage: Usage, shown: float, rgb_bytes: int) -> dict[str, Any]:
     row_bytes = usage.bytes[-1] / usage.rows[-1]
     return {
         "bytes": usage.bytes[-1],
         "bytes_per_chunk": usage.bytes,
         "row_bytes": round(row_bytes, 1),
         "coverage": round(shown, 4),
-        "revisit_growth": round(usage.rows[-1] / usage.rows[REVISIT - 1] - 1, 4),
-        "revisit_growth_between": round(again.rows[-1] / again.rows[REVISIT - 1] - 1, 4),
+        "revisit_growth": _growth(usage),
         "ratio_vs_rgb": round(rgb_bytes / usage.bytes[-1], 1),
         "ratio_vs_rgb_deduplicated": round(_PIXELS_PER_CELL * _PIXEL_BYTES / row_bytes, 1),
     }
