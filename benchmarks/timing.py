@@ -1,7 +1,8 @@
 """Times of functions that take turns, and how fast this machine copies memory.
 
-Calls that are to be compared are interleaved, so that a machine that slows down or speeds up does
-so for all of them; the median of the rounds is reported. Times are milliseconds.
+Calls that are to be compared take turns, so that a machine that slows down or speeds up does so for
+all of them. In its turn a short call is repeated, and before each turn there is a pause, in which
+the threads of another library stop spinning. The median of all is reported, in milliseconds.
 """
 
 import time
@@ -12,6 +13,9 @@ import jax
 import numpy as np
 
 _COPY_BYTES = 1 << 28
+_PAUSE_SECONDS = 0.03
+# A turn ends after so many calls, or when they took so long together.
+_TURN_CALLS, _TURN_MS = 5, 50.0
 
 
 def interleave(
@@ -27,11 +31,20 @@ def interleave(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(warmups + rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call())
+            time.sleep(_PAUSE_SECONDS)
+            turn = _take_turn(call)
             if number >= warmups:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name] += turn
     return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def _take_turn(call: Callable[[], Any]) -> list[float]:
+    turn: list[float] = []
+    while len(turn) < _TURN_CALLS and sum(turn) < _TURN_MS:
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        turn.append(1e3 * (time.perf_counter() - start))
+    return turn
 
 
 def copy_bandwidth() -> float:

@@ -54,7 +54,7 @@ def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
     print("growth: rooms of 1e5 rows, bfloat16 tokens; the camera sees one room")
     ms: dict[str, dict[str, float]] = {}
     for count in counts:
-        spare = (rounds + 2) * _FRAMES * scenes.GRID_HW[0] * scenes.GRID_HW[1]
+        spare = 5 * (rounds + 2) * _FRAMES * scenes.GRID_HW[0] * scenes.GRID_HW[1]
         config = MemoryConfig(count + spare, scenes.CHANNELS, token_dtype="bfloat16")
         memory = _city(count, config)
         ms[f"{count:.0e}"] = _time_reads(memory, config, rounds)

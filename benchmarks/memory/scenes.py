@@ -7,6 +7,7 @@ holds such numbers exactly up to 2**24. World units are metres.
 Read next: `stored.py` puts them into a memory.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -83,13 +84,10 @@ def city_room(number: int, rows_each: int) -> np.ndarray:
     no hole in it. Rooms fill a quarter plane in growing squares, so that most of the city lies
     ahead of the camera in room 0, and all of it behind that room's own walls.
     """
-    frames = -(-rows_each // (GRID_HW[0] * GRID_HW[1]))
-    views = [turned(room_camera(), 360 * i / frames) for i in range(frames)]
-    points = np.concatenate([_lift(view).reshape(-1, 3) for view in views])[:rows_each]
     ring = int(np.sqrt(number))
     along = number - ring * ring
     place = (ring, along) if along <= ring else (2 * ring - along, ring)
-    return (points + np.array([*place, 0]) * (_ROOM + 0.4)).astype(np.float32)
+    return (_first_room(rows_each) + np.array([*place, 0]) * (_ROOM + 0.4)).astype(np.float32)
 
 
 def room_camera() -> Camera:
@@ -99,6 +97,13 @@ def room_camera() -> Camera:
     pose[:3, :3] = np.stack([(look[1], -look[0], 0.0), (0.0, 0.0, -1.0), look], axis=1)
     pose[:3, 3] = (3.0, 3.0, 1.6)
     return Camera(pose[None].astype(np.float32), _intrinsics()[None])
+
+
+@functools.cache
+def _first_room(rows: int) -> np.ndarray:
+    frames = -(-rows // (GRID_HW[0] * GRID_HW[1]))
+    views = [turned(room_camera(), 360 * i / frames) for i in range(frames)]
+    return np.concatenate([_lift(view).reshape(-1, 3) for view in views])[:rows]
 
 
 def _lift(camera: Camera) -> np.ndarray:
