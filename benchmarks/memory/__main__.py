@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.memory import balance, growth, peers, read_speed, rollout
+from benchmarks.memory import balance, growth, peers, read_speed, rollout, traffic
 
 _LEVELS = ("freedoom2/MAP17", "freedoom2/MAP18", "freedoom2/MAP19")
 
@@ -26,6 +26,7 @@ def run(quick: bool) -> dict[str, Any]:
     )
     walked = rollout.measure(*((("unseen",), 8) if quick else (("unseen", "append"), 24)), quick)
     even = balance.measure(_LEVELS, 6, (8, 64)) if balance.can_play() and not quick else {}
+    moved = traffic.measure(100_000 if quick else 1_000_000)
     million = reads["volume_1e6"]
     return {
         "speedup_vs_release_1e6": million["speedup"],
@@ -36,12 +37,14 @@ def run(quick: bool) -> dict[str, Any]:
         "write_growth_1e5_1e7": grown["growth"]["write"],
         "cache_ratio_vs_rgb": walked["unseen"]["ratio_vs_rgb"],
         "coverage": walked["unseen"]["coverage"],
+        "coverage_holes_closed": walked["unseen"]["coverage_holes_closed"],
         "coverage_rgb": walked["rgb"]["coverage"],
         "revisit_growth": walked["unseen"]["revisit_growth"],
         "read": reads,
         "growth": grown,
         "rollout": walked,
         "balance": even,
+        "traffic": moved,
     }
 
 

@@ -56,7 +56,7 @@ def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
     for count in counts:
         spare = 5 * (rounds + 2) * _FRAMES * scenes.GRID_HW[0] * scenes.GRID_HW[1]
         config = MemoryConfig(count + spare, scenes.CHANNELS, token_dtype="bfloat16")
-        memory = _city(count, config)
+        memory = city(count, config)
         ms[f"{count:.0e}"] = _time_reads(memory, config, rounds)
         ms[f"{count:.0e}"]["write"] = _time_write(memory, config, rounds)
         print(f"  {count:>10,} rows: " + _listed(ms[f"{count:.0e}"]) + " ms")
@@ -66,7 +66,8 @@ def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
     return {"ms": ms, "growth": growth}
 
 
-def _city(rows: int, config: MemoryConfig) -> LatentMemory:
+def city(rows: int, config: MemoryConfig) -> LatentMemory:
+    """Return a memory of whole rooms, 1e5 rows each."""
     memory = empty(config)
     for number in range(rows // _ROOM_ROWS):
         points = scenes.city_room(number, _ROOM_ROWS)

@@ -99,6 +99,9 @@ def measure(names: tuple[str, ...], views: int, quick: bool = False) -> dict[str
         memory, usage = remember(walk, config)
         shown = coverage(memory, held_out, config)
         result[name] = _figures(usage, shown, rgb["bytes"])
+        closing = dataclasses.replace(config, close_holes=True)
+        closed = coverage(memory, held_out, closing)
+        result[name]["coverage_holes_closed"] = round(closed, 4)
         if not quick:
             result[name]["revisit_growth_between"] = _growth(remember(between, config)[1])
         once = int(walk.static[:FIRST_WAY].sum()) * _PIXELS_PER_CELL * _PIXEL_BYTES
@@ -182,7 +185,7 @@ def coverage(memory: LatentMemory, views: Views, config: MemoryConfig) -> float:
     for i in range(len(depth)):
         camera = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], views.camera)
         depth[i] = read_jit(memory, camera, scenes.GRID_HW, config).depth[0]
-    return _share_right(depth, views)
+    return share_right(depth, views)
 
 
 def rgb_coverage(walk: Frames, views: Views) -> float:
@@ -196,7 +199,7 @@ def rgb_coverage(walk: Frames, views: Views) -> float:
         for i in range(len(nearest)):
             camera = Camera(*(leaf[i] for leaf in views.camera))
             _nearest_depth(nearest[i], points, camera, scenes.GRID_HW)
-    return _share_right(nearest.reshape(views.least.shape), views)
+    return share_right(nearest.reshape(views.least.shape), views)
 
 
 def _nearest_depth(
@@ -210,7 +213,7 @@ def _nearest_depth(
     np.minimum.at(nearest, cell, depth[inside])
 
 
-def _share_right(depth: np.ndarray, views: Views) -> float:
+def share_right(depth: np.ndarray, views: Views) -> float:
     """Return the share of still cells whose depth is among those inside the cell, 5 % about."""
     right = depth >= (1 - _RIGHT_DEPTH) * views.least
     right &= depth <= (1 + _RIGHT_DEPTH) * views.greatest

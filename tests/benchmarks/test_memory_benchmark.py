@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.memory import agreement, peers, read_speed, scenes
+from benchmarks.memory import agreement, growth, peers, read_speed, rollout, scenes
+from mirage_jax.memory.state import MemoryConfig
 
 
 def nearest_by_loop(points: scenes.Points) -> np.ndarray:
@@ -60,3 +61,29 @@ def test_a_tiny_run_reads_what_the_oracle_reads():
         assert figures[name]["cells_unlike_oracle"]["wrong"] == 0
         assert figures[name]["cells_unlike_peer"]["wrong"] == 0
         assert figures[name]["ms"]["ours"] > 0
+
+
+def test_a_room_of_the_city_shows_its_camera_no_hole_and_hides_the_rest():
+    config = MemoryConfig(230_000, scenes.CHANNELS)
+    memory = growth.city(200_000, config)
+    found = read_speed.read_jit(memory, scenes.room_camera(), scenes.GRID_HW, config)
+    # A ray along an edge of the room may fall to either side of a cell's border.
+    assert float(found.visibility.mean()) > 0.999
+    assert float((np.asarray(found.tokens[..., 0]) >= 100_000).mean()) < 1e-3
+
+
+def test_the_second_lap_takes_the_poses_of_the_first():
+    poses = rollout.walk_poses()
+    half = (len(poses) - 1) // 2
+    np.testing.assert_allclose(poses[half:], poses[: half + 1], atol=1e-9)
+    np.testing.assert_allclose(poses[: half + 1], poses[half::-1], atol=1e-9)
+    between = rollout.walk_poses(second_lap=0.5)
+    np.testing.assert_array_equal(between[:half], poses[:half])
+    assert np.abs(between[half + 3] - poses[half + 3]).max() > 0.01
+
+
+def test_full_coverage_needs_the_right_depth():
+    views = rollout.views_of(rollout.walk_poses()[:2])
+    middle = (views.least + views.greatest) / 2
+    assert rollout.share_right(middle, views) == 1
+    assert rollout.share_right(1.5 * views.greatest, views) == 0
