@@ -21,13 +21,15 @@ def test_parameters_lie_where_the_golden_file_says(name):
     )  # if meant: python tests/distributed/shardings.py --update
 
 
-def test_little_of_a_large_model_is_left_whole():
+def test_little_of_a_denoiser_is_left_whole():
     for name, entries in json.loads(golden.FILE.read_text()).items():
         sizes = {"whole": 0, "divided": 0}
-        for entry in entries.values():
+        for parameter, entry in entries.items():
+            if parameter.startswith("learned_read/"):
+                continue  # small convolutions, whole on every device by design
             shape, spec = entry.split("] ")
             size = 1
             for extent in json.loads(shape + "]"):
                 size *= extent
             sizes["whole" if spec == "whole" else "divided"] += size
-        assert sizes["whole"] < 0.01 * sizes["divided"], name
+        assert sizes["whole"] < 0.03 * sizes["divided"], name
