@@ -20,7 +20,7 @@ demo: ## generate a video from the shipped scene with the shipped weights, into 
 	@echo "Look at outputs/demo/sheet.png and outputs/demo/video.mp4"
 
 test: env ## run the tests
-	$(VENV)/bin/python -m pytest -n $(WORKERS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
 parity: ## compare with Diffusers and Transformers at random small sizes (needs PyTorch: 3 GB)
 	@launch/make_env.sh parity

@@ -72,7 +72,8 @@ def policies() -> dict[str, MemoryConfig]:
     """Return the configs that are compared; the first is the one the ratios are stated for."""
     capacity = (1 + CHUNKS * _NEW_FRAMES) * scenes.GRID_HW[0] * scenes.GRID_HW[1]
     plain = MemoryConfig(capacity, scenes.CHANNELS, token_dtype="bfloat16")
-    return {"unseen": dataclasses.replace(plain, write_where="unseen"), "append": plain}
+    unseen = dataclasses.replace(plain, write_where="unseen", seen_by="extent")
+    return {"unseen": unseen, "append": plain}
 
 
 def measure(names: tuple[str, ...], views: int, quick: bool = False) -> dict[str, Any]:

@@ -45,6 +45,9 @@ class MemoryConfig:
             written; odd, 0 switches the test off.
         edge_range: Largest relative depth range accepted in that window.
         write_where: "all" writes every kept cell; "unseen" those the memory does not show already.
+        seen_by: What a row must agree with for its cell to be seen, within `shell`: the depth at
+            the cell's "center", or any depth of the cell's "extent", see `unseen.py`. With the
+            latter a second visit adds next to nothing.
     """
 
     capacity: int
@@ -65,6 +68,7 @@ class MemoryConfig:
     edge_window: int = 0
     edge_range: float = 0.1
     write_where: Literal["all", "unseen"] = "all"
+    seen_by: Literal["center", "extent"] = "center"
 
     def __post_init__(self) -> None:
         """Check each field and the facts that tie fields together."""
@@ -129,6 +133,7 @@ _CHOICES = {
     "rounding": ("floor", "nearest_even"),
     "select": ("nearest", "best_view"),
     "write_where": ("all", "unseen"),
+    "seen_by": ("center", "extent"),
 }
 
 

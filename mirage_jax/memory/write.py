@@ -8,7 +8,6 @@ Gradients flow through tokens. Rows keep their order: frame by frame, row-major 
 Read next: `read.py`.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +19,8 @@ from mirage_jax.geometry.depth import edge_validity
 from mirage_jax.geometry.projection import unproject
 from mirage_jax.memory import directory, evict, merge, place, put
 from mirage_jax.memory.merge import Rows
-from mirage_jax.memory.read import read
 from mirage_jax.memory.state import FEW_PAGES, LatentMemory, MemoryConfig, check_memory
+from mirage_jax.memory.unseen import unseen
 
 
 class WriteReport(NamedTuple):
@@ -202,25 +201,6 @@ def store(
         next_order=memory.next_order + arranged.total,
         latest=jnp.maximum(memory.latest, arranged.latest),
     ), report
-
-
-def unseen(
-    memory: LatentMemory, depth: Float[jax.Array, "t h w"], camera: Camera, config: MemoryConfig
-) -> Bool[jax.Array, "t h w"]:
-    """Return True for the cells that the memory does not show yet.
-
-    A cell is seen when the row read there lies within `config.shell` of the cell's depth, relative.
-
-    Args:
-        memory: One memory.
-        depth: z-depth of the cells that might be written, scene units.
-        camera: t cameras with intrinsics of the h x w latent grid.
-        config: Conventions of the read.
-    """
-    config = dataclasses.replace(config, close_holes=False)
-    found = read(memory, camera, (depth.shape[-2], depth.shape[-1]), config)
-    near = jnp.abs(found.depth - depth) <= config.shell * depth
-    return ~(found.visibility & near)
 
 
 def write_frames(

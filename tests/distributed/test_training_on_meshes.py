@@ -14,7 +14,8 @@ _FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_le
 _FLAGS += " --xla_llvm_disable_expensive_passes=true"
 MESHES = ["data=8", "fsdp=8", "context=4 tensor=2", "fsdp=2 context=2 tensor=2"]
 
-pytestmark = pytest.mark.multi_device
+# One worker for all, so that the program runs once.
+pytestmark = [pytest.mark.multi_device, pytest.mark.xdist_group("training_on_meshes")]
 
 
 @pytest.fixture(scope="module")

@@ -150,3 +150,15 @@ def slow_merge(stored, new, size, capacity):
         else:
             dropped += 1
     return kept, len(stored) + len(new) - len(last), dropped
+
+
+def slow_unseen(found, visible, depth, shell):
+    """Return the unseen cells of one frame, cell by cell, from the depths that a read found."""
+    fresh = np.ones(depth.shape, bool)
+    for i, j in np.argwhere(visible & np.isfinite(depth) & (depth > 0)):
+        around = np.float64(depth[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2])
+        around = around[np.isfinite(around) & (around > 0)]
+        middles = 2 / (1 / np.float64(depth[i, j]) + 1 / around)
+        low, high = around.min() * (1 - shell), middles.max() * (1 + shell)
+        fresh[i, j] = not low <= found[i, j] <= high
+    return fresh

@@ -13,6 +13,8 @@ import pytest
 from mirage_jax.memory import sharded, state
 
 _PROGRAM = Path(__file__).with_name("sharded_program.py")
+# One worker for all, so that the program runs once.
+pytestmark = pytest.mark.xdist_group("sharded_memory")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,75 @@
+"""Which cells of a frame the memory does not show yet: what `write_where="unseen"` adds.
+
+A cell is an area, not a ray: on a floor at a slant one cell spans many depths, and beside an edge
+rows of the foreground fall into cells whose centre is background. A row in such a cell hides
+whatever is written behind it, so the cell would look unseen at every visit, and be written again.
+
+Conventions: depth is z-depth on the latent grid; 0, negative and non-finite are unknown.
+
+Read next: `read.py`.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.memory.config import MemoryConfig
+from mirage_jax.memory.read import read
+from mirage_jax.memory.state import LatentMemory
+
+
+def unseen(
+    memory: LatentMemory, depth: Float[jax.Array, "t h w"], camera: Camera, config: MemoryConfig
+) -> Bool[jax.Array, "t h w"]:
+    """Return True for the cells that the memory does not show yet.
+
+    A cell is seen when the row read there lies within `config.shell`, relative, of the depth at its
+    center or, with `seen_by="extent"`, of the depths that it may show (see `depth_extent`). Cells
+    of unknown depth are unseen.
+
+    Args:
+        memory: One memory.
+        depth: z-depth of the cells that might be written, scene units.
+        camera: t cameras with intrinsics of the h x w latent grid.
+        config: Conventions of the read.
+    """
+    config = dataclasses.replace(config, close_holes=False)
+    found = read(memory, camera, (depth.shape[-2], depth.shape[-1]), config)
+    near, far = depth_extent(depth) if config.seen_by == "extent" else (depth, depth)
+    seen = found.depth >= near * (1 - config.shell)
+    seen &= found.depth <= far * (1 + config.shell)
+    return ~(found.visibility & seen)
+
+
+def depth_extent(
+    depth: Float[jax.Array, "*batch h w"],
+) -> tuple[Float[jax.Array, "*batch h w"], Float[jax.Array, "*batch h w"]]:
+    """Return the least and the greatest depth that rows in a cell may have and still belong there.
+
+    The least is that of the nearest of the 3 x 3 cells around: foreground that the frame itself
+    shows next door. The greatest is reached half way to the farthest of them. On a plane *inverse*
+    depth is linear in the cell, so half way is the harmonic mean. Unknown cells do not count.
+
+    Args:
+        depth: z-depth of the cells, scene units.
+
+    Returns:
+        (near, far) in scene units; where the cell itself is unknown the extent is empty (inf, 0).
+    """
+    known = jnp.isfinite(depth) & (depth > 0)
+    inverse = 1 / jnp.where(known, depth, 1.0)
+
+    def least_of_nine(values: jax.Array) -> jax.Array:
+        """Take the window one axis after the other; it goes no farther than the grid."""
+        values, ones = jnp.where(known, values, jnp.inf), (1,) * depth.ndim
+        for axis in (-2, -1):
+            window = [1] * depth.ndim
+            window[axis] = 3
+            values = jax.lax.reduce_window(values, jnp.inf, jax.lax.min, window, ones, "SAME")
+        return values
+
+    far = 2 / (inverse + least_of_nine(inverse))
+    return jnp.where(known, least_of_nine(depth), jnp.inf), jnp.where(known, far, 0.0)
