@@ -137,11 +137,11 @@ def test_targets_are_read_or_refused():
 
 def test_the_command_estimates_without_compiling_and_ends_with_one_json_object():
     command = ["plan", "--config", str(ROOT / "configs/wan5b.py:release"), "--stage", "full"]
-    command += ["--target", "v5e:4x4", "--batch", "16", "--no-compile", "--json"]
+    command += ["--target", "v5e:2x2", "--batch", "4", "--no-compile", "--json"]
     done = CliRunner().invoke(cli, command)
     assert done.exit_code == 0, done.output
     values = json.loads(done.output.splitlines()[-1])
-    assert not values["fits"]  # 8 GB of state a device, and the activations of a row
+    assert not values["fits"]  # 30 GB of state a device
     assert values["bytes_per_device"] > 2**34
     assert 0 < values["mfu_bound"] < 1
     assert values["step_seconds_bound"] > 0
