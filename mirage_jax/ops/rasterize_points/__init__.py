@@ -4,7 +4,6 @@ Read next: `pages.py` (what it works on), `api.py` (contract), `reference.py` (t
 """
 
 from mirage_jax.ops.rasterize_points.api import rasterize_points
-from mirage_jax.ops.rasterize_points.cells import rasterize_cells
 from mirage_jax.ops.rasterize_points.pages import (
     EMPTY,
     CellGrid,
@@ -23,6 +22,5 @@ __all__ = [
     "WorkList",
     "list_pages",
     "page_bounds",
-    "rasterize_cells",
     "rasterize_points",
 ]
