@@ -211,10 +211,23 @@ def flow_loss(
     Returns:
       Scalar: sum of weighted frame errors over the number of counted frames; 0 if none counts.
     """
+    losses = row_losses(prediction, target, mask, weight=weight)
+    counted = jnp.sum(mask, axis=-1)
+    return jnp.sum(losses * counted) / jnp.maximum(jnp.sum(counted), 1.0)
+
+
+def row_losses(
+    prediction: Float[jax.Array, "b t h w c"],
+    target: Float[jax.Array, "b t h w c"],
+    mask: Bool[jax.Array, "b t"],
+    *,
+    weight: Float[jax.Array, "b t"] | None = None,
+) -> Float[jax.Array, "b"]:
+    """Return the loss of each clip alone [b]; see `flow_loss`."""
     error = jnp.square(prediction - target).mean(axis=(-3, -2, -1), dtype=jnp.float32)
     keep = mask.astype(error.dtype)
     scale = keep if weight is None else keep * weight
-    return jnp.sum(error * scale) / jnp.maximum(jnp.sum(keep), 1.0)
+    return jnp.sum(error * scale, axis=-1) / jnp.maximum(jnp.sum(keep, axis=-1), 1.0)
 
 
 def noised_frames(batch: int, frames: int, *, config: FlowConfig) -> Bool[jax.Array, "b t"]:

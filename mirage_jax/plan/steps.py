@@ -109,7 +109,9 @@ def compile_training(world: WorldConfig, stage: str, mesh: Mesh) -> Compiled:
     fixed = placed_like(fixed, placement.parameters(axes, fixed))
     arrays = batch_shapes(world, stage)
     batch = placed_like(arrays, placement.batch(arrays, config.batch, objective.shared))
-    step = make_step(objective.loss, optimizer, config, world.seed, shardings)
+    step = make_step(
+        objective.loss, optimizer, config, world.seed, shardings, shared=objective.shared
+    )
     held = {
         "parameters trained": state.params,
         "parameters held fixed": fixed,

@@ -71,27 +71,30 @@ class CodecObjective:
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`."""
         rng = generator_for(self._seed, step, Purpose.CLIP_WINDOW)
-        chosen = clip_indices(self._seed, step, self.stage.batch, len(self._clips))
+        chosen = self.clips(step)
         return {
             "video": np.stack([random_crop(self._clips[int(i)], rng, self.stage) for i in chosen])
         }
 
     def loss(
-        self, params: Any, fixed: Any, batch: Any, key: jax.Array
+        self, params: Any, fixed: Any, batch: Any, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the scalar loss and metrics."""
-        del fixed, key  # all is trained, and nothing is drawn
+        """Return the loss of each row [b] and metrics."""
+        del fixed, keys  # all is trained, and nothing is drawn
         video = batch["video"].astype(jnp.float32) / 127.5 - 1.0
         error = functional.apply(self.codec, params, video) - video
         squared = jnp.mean(jnp.square(error), axis=(0, 2, 3, 4))
-        gradient = jnp.mean(jnp.abs(jnp.diff(error, axis=2))) + jnp.mean(
-            jnp.abs(jnp.diff(error, axis=3))
-        )
-        loss = jnp.mean(squared) + self.stage.gradient_weight * gradient
-        return loss, {
+        pixels = (1, 2, 3, 4)
+        gradient = sum(jnp.mean(jnp.abs(jnp.diff(error, axis=axis)), pixels) for axis in (2, 3))
+        losses = jnp.mean(jnp.square(error), pixels) + self.stage.gradient_weight * gradient
+        return losses, {
             "psnr_first": _decibel(squared[0]),
             "psnr_later": _decibel(jnp.mean(squared[1:])),
         }
+
+    def clips(self, step: int) -> np.ndarray:
+        """Return the index of each row's clip among the training clips [b]."""
+        return clip_indices(self._seed, step, self.stage.batch, len(self._clips))
 
     def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
         """Score the moving average on the fixed clips and write pictures."""

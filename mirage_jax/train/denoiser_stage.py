@@ -23,6 +23,7 @@ import numpy as np
 from mirage_jax import config as config_lib
 from mirage_jax import world_model
 from mirage_jax.data.captions import ClipTexts
+from mirage_jax.data.sampling import clip_indices
 from mirage_jax.diffusion import flow
 from mirage_jax.models import files, pca
 from mirage_jax.models.codec import CodecConfig
@@ -32,6 +33,7 @@ from mirage_jax.train import start, tuning, window_inputs, windows
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import CodecWeights, Latents
+from mirage_jax.train.objective import split_rows
 from mirage_jax.train.stage_config import DenoiserStageConfig
 from mirage_jax.train.window_scores import ValidationWindows, score_pictures
 
@@ -122,14 +124,17 @@ class DenoiserObjective:
         return {"score": np.asarray(white(self._codec.params))}
 
     def loss(
-        self, params: Any, fixed: Any, batch: Any, key: jax.Array
+        self, params: Any, fixed: Any, batch: Any, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the scalar loss and metrics."""
+        """Return the loss of each row [b] and metrics."""
         params = tuning.join(params, fixed) | {"codec": self._codec.params}
-        look_key, sigma_key, noise_key = jax.random.split(key, 3)
-        seen = window_inputs.look(self._world, params, batch, look_key, self.stage.noise)
-        sigma = flow.draw_sigma(sigma_key, *seen.target.shape[:2], config=self.stage.flow)
-        noise = jax.random.normal(noise_key, seen.target.shape)
+        look_keys, sigma_keys, noise_keys = split_rows(keys, 3)
+        seen = window_inputs.look(self._world, params, batch, look_keys, self.stage.noise)
+        frames, *cells = seen.target.shape[1:]
+        sigma = jax.vmap(lambda k: flow.draw_sigma(k, 1, frames, config=self.stage.flow)[0])(
+            sigma_keys
+        )
+        noise = jax.vmap(lambda k: jax.random.normal(k, (frames, *cells)))(noise_keys)
         noisy = flow.add_noise(seen.target, noise, sigma)
         velocity = self._velocity(params, seen, noisy, sigma)
         error = self._cell_error(flow.clean_from_velocity(velocity, noisy, sigma), seen.target)
@@ -138,18 +143,22 @@ class DenoiserObjective:
         if self._world.denoiser.prediction == "velocity":
             target = flow.velocity_target(seen.target, noise)
             mask = flow.noised_frames(*sigma.shape, config=self.stage.flow)
-            loss = flow.flow_loss(velocity, target, mask, weight=weight)
+            losses = flow.row_losses(velocity, target, mask, weight=weight)
         else:
-            loss = jnp.mean(weight[:, 1:, None, None] * error)
+            losses = jnp.mean(weight[:, 1:, None, None] * error, axis=(1, 2, 3))
         if self._world.learned_read is not None:
-            loss += self.stage.read_weight * jnp.mean(base)
+            losses += self.stage.read_weight * jnp.mean(base, axis=(1, 2, 3))
         filled = self._cell_error(self._targets(seen.observation.filled, seen), seen.target)
         visible = self._targets(seen.observation.read.visibility, seen)[:, 1:]
         metrics = {"visible": jnp.mean(visible.astype(jnp.float32))}
         for name, value in (("error", error), ("base", base), ("filled", filled)):
             metrics[f"{name}_visible"] = _masked_mean(value, visible)
             metrics[f"{name}_hidden"] = _masked_mean(value, ~visible)
-        return loss, metrics
+        return losses, metrics
+
+    def clips(self, step: int) -> np.ndarray:
+        """Return the index of each row's clip among the training clips [b]."""
+        return clip_indices(self._seed, step, self.stage.batch, len(self._latents.video))
 
     def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
         """Score the average on the fixed clips and write pictures."""

@@ -1,6 +1,7 @@
 """Training of the latent depth head, on the same windows that the denoiser is trained on.
 
-Loss: absolute error of log depth where depth is known and not sky, plus cross-entropy of sky.
+Loss of a window: absolute error of log depth where depth is known and not sky, plus cross-entropy
+of sky.
 The latents are made a little noisy, since in a rollout they are generated. Conventions: z-depth in
 scene units. Read next: `mirage_jax/models/depth_head.py`, `mirage_jax/train/windows.py`.
 """
@@ -17,13 +18,14 @@ import numpy as np
 import optax
 
 from mirage_jax import config as config_lib
+from mirage_jax.data.sampling import clip_indices
 from mirage_jax.models import files, functional
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import window_inputs, windows
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import Latents
-from mirage_jax.train.objective import write_sheet
+from mirage_jax.train.objective import split_rows, write_sheet
 from mirage_jax.train.stage_config import DepthStageConfig
 from mirage_jax.train.window_scores import ValidationWindows
 
@@ -75,28 +77,35 @@ class DepthObjective:
         )
 
     def loss(
-        self, params: Any, fixed: Any, batch: Any, key: jax.Array
+        self, params: Any, fixed: Any, batch: Any, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the scalar loss and metrics."""
-        look_key, level_key, noise_key = jax.random.split(key, 3)
-        seen = window_inputs.look(self._world, {}, batch, look_key, self.stage.noise)
-        level = self.stage.latent_noise * jax.random.uniform(level_key, (len(seen.target),))
-        noise = jax.random.normal(noise_key, seen.target.shape)
+        """Return the loss of each row [b] and metrics."""
+        look_keys, level_keys, noise_keys = split_rows(keys, 3)
+        seen = window_inputs.look(self._world, {}, batch, look_keys, self.stage.noise)
+        level = self.stage.latent_noise * jax.vmap(jax.random.uniform)(level_keys)
+        shape = seen.target.shape[1:]
+        noise = jax.vmap(lambda k: jax.random.normal(k, shape))(noise_keys)
         latents = seen.target + level[:, None, None, None, None] * noise
         log_depth, sky = self._apply(params, latents, seen)
         known, is_sky = batch["known"] & ~batch["sky"], batch["sky"]
         error = jnp.abs(log_depth - jnp.log(jnp.where(known, batch["depth"], 1.0)))
-        depth_loss = jnp.sum(error * known) / jnp.maximum(jnp.sum(known), 1)
-        sky_loss = jnp.mean(optax.sigmoid_binary_cross_entropy(sky, is_sky.astype(sky.dtype)))
+        cells = (1, 2, 3)
+        depth_loss = jnp.sum(error * known, cells) / jnp.maximum(jnp.sum(known, cells), 1)
+        entropy = optax.sigmoid_binary_cross_entropy(sky, is_sky.astype(sky.dtype))
+        sky_loss = jnp.mean(entropy, cells)
         visible = seen.observation.read.visibility[:, : latents.shape[1]]
         hidden = known & ~visible
         metrics = {
-            "log_error": depth_loss,
+            "log_error": jnp.mean(depth_loss),
             "log_error_hidden": jnp.sum(error * hidden) / jnp.maximum(jnp.sum(hidden), 1),
-            "sky_loss": sky_loss,
+            "sky_loss": jnp.mean(sky_loss),
             "sky_accuracy": jnp.mean((sky > 0) == is_sky),
         }
         return depth_loss + self.stage.sky_weight * sky_loss, metrics
+
+    def clips(self, step: int) -> np.ndarray:
+        """Return the index of each row's clip among the training clips [b]."""
+        return clip_indices(self._seed, step, self.stage.batch, len(self._latents.video))
 
     def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
         """Score the moving average on the fixed clips and write pictures."""

@@ -90,7 +90,7 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
         options.report(line)
     writer = MetricWriter(directory, start, options.report)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    step_fn = make_step(objective.loss, optimizer, stage, seed, shardings)
+    step_fn = make_step(objective.loss, optimizer, stage, seed, shardings, shared=objective.shared)
     deadline = time.monotonic() + 60.0 * options.minutes if options.minutes else float("inf")
     means, since = Means(), time.monotonic()
     previous: dict[str, jax.Array] = {}
@@ -137,6 +137,8 @@ def _check_run(
 ) -> None:
     """Note what is trained, and on which fixed parameters; refuse to go on with others."""
     model = objective.model | ({"fixed": digest(fixed)} if fixed else {})
+    if objective.stage.optimizer != "adamw":  # its state is of another kind
+        model = model | {"optimizer": objective.stage.optimizer}
     settings = {"seed": seed, "stage": to_dict(objective.stage), "weights": options.weights}
     check_config(path, model, settings)
 

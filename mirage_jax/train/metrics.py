@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tensorboardX
 
@@ -60,17 +61,16 @@ class Means:
         self._values: list[dict[str, Any]] = []
 
     def add(self, metrics: dict[str, Any]) -> None:
-        """Remember the metrics of one step."""
-        self._values.append(metrics)
+        """Remember the scalars of one step."""
+        self._values.append({name: value for name, value in metrics.items() if not value.ndim})
 
     def take(self) -> dict[str, float]:
         """Return the mean of each metric since the last call, and forget.
 
         Values that are not finite are left out.
         """
-        fetched = {
-            name: np.array([float(v[name]) for v in self._values]) for name in self._values[0]
-        }
+        rows = jax.device_get(self._values)
+        fetched = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
         self._values = []
         return {
             n: float(v[np.isfinite(v)].mean()) if np.isfinite(v).any() else float("nan")

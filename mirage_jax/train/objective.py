@@ -49,13 +49,24 @@ class Objective(Protocol):
         ...
 
     def loss(
-        self, params: Any, fixed: Any, batch: Any, key: jax.Array
+        self, params: Any, fixed: Any, batch: Any, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return the scalar loss and scalar metrics; pure, traced once."""
+        """Return the loss of each row [b] and scalar metrics; pure, traced once.
+
+        What a step minimises is the mean over the rows. A row's loss depends on that row of
+        `batch` and `keys` [b] alone, so it is the same in whatever micro-batch the row comes.
+        """
         ...
 
     def batch(self, step: int) -> Batch:
         """Return the host arrays of `step`; pure in (seed, step)."""
+        ...
+
+    def clips(self, step: int) -> np.ndarray:
+        """Return the index of each row's clip among the training clips [b], for who looks them up.
+
+        Pure in (seed, step).
+        """
         ...
 
     def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
@@ -68,6 +79,12 @@ class Objective(Protocol):
     def export(self, params: Any, fixed: Any, step: int, workdir: Path) -> list[Path]:
         """Write the average `params` as safetensors into `workdir`; return the files."""
         ...
+
+
+def split_rows(keys: jax.Array, count: int) -> tuple[jax.Array, ...]:
+    """Split the key of each row [b] into `count` independent ones; return that many arrays [b]."""
+    split = jax.vmap(lambda key: jax.random.split(key, count))(keys)
+    return tuple(split[:, index] for index in range(count))
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -117,6 +117,8 @@ def drawn(build: Callable[[], Any], shardings: Any) -> Any:
 def beside_parameters(tree: Any, params: Any, shardings: Any, otherwise: Any) -> Any:
     """Give each array of `tree` whose path ends in a parameter's, and its shape, that sharding.
 
+    An array with one axis less, such as a factor of second moments, is divided along those it has.
+
     Args:
         tree: of abstract arrays, e.g. an optimizer's state.
         params: nested dict of abstract parameters.
@@ -129,8 +131,22 @@ def beside_parameters(tree: Any, params: Any, shardings: Any, otherwise: Any) ->
     def one(path: tuple[Any, ...], leaf: Any) -> Any:
         keys = tuple(str(getattr(part, "key", part)) for part in path)
         for start in range(len(keys)):
-            if shapes.get(keys[start:]) == leaf.shape:
-                return known[keys[start:]]
+            owner = keys[start:]
+            if owner not in shapes:
+                continue
+            shape, sharding = shapes[owner], known[owner]
+            if shape == leaf.shape:
+                return sharding
+            if left := _less_one_axis(shape, leaf.shape):
+                # Of the axes of a square matrix, rows keep the first and columns the last.
+                gone = left[0] if "v_col" in keys else left[-1]
+                entries = (*sharding.spec, *(None for _ in shape[len(sharding.spec) :]))
+                return NamedSharding(sharding.mesh, P(*entries[:gone], *entries[gone + 1 :]))
         return otherwise
 
     return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _less_one_axis(shape: tuple[int, ...], less: tuple[int, ...]) -> list[int]:
+    """Return the axes of `shape` without which it is `less`."""
+    return [i for i in range(len(shape)) if (*shape[:i], *shape[i + 1 :]) == less]

@@ -21,9 +21,11 @@ class StageConfig:
     Attributes:
         steps: updates; the learning rate reaches its floor at the last one.
         batch: clips per update.
+        accumulate: micro-batches that the clips of an update are taken in, one after the other.
         learning_rate: peak of the schedule.
         warmup_steps: linear rise from 0 to the peak.
         final_fraction: floor of the schedule as a fraction of the peak.
+        optimizer: what turns gradients into updates, see `optimizer.py`.
         beta1, beta2: AdamW's averaging factors.
         weight_decay: of arrays with two or more axes.
         clip_norm: bound on the global gradient norm.
@@ -35,9 +37,11 @@ class StageConfig:
 
     steps: int = 1000
     batch: int = 4
+    accumulate: int = 1
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     final_fraction: float = 0.02
+    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw"
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -53,6 +57,7 @@ class StageConfig:
         for name in (
             "steps",
             "batch",
+            "accumulate",
             "log_steps",
             "validate_steps",
             "checkpoint_steps",
@@ -60,6 +65,11 @@ class StageConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
+        if self.batch % self.accumulate:
+            raise ValueError(
+                f"accumulate: got {self.accumulate} micro-batches of a batch of {self.batch}, "
+                "expected a divisor of it"
+            )
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a positive number")
@@ -140,6 +150,13 @@ class DenoiserStageConfig(StageConfig):
             raise ValueError(
                 "trainable: got () without lora, expected something to train; give patterns such "
                 "as 'denoiser/branch/*', or a lora"
+            )
+        first = self.windows.num_first(self.batch)
+        if first != self.accumulate * self.windows.num_first(self.batch // self.accumulate):
+            raise ValueError(
+                f"accumulate: got {self.accumulate} micro-batches of a batch of {self.batch} with "
+                f"{first} first chunks, expected a divisor of both, so that all are alike; change "
+                "it, batch or windows.first_fraction"
             )
 
 

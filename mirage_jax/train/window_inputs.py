@@ -8,6 +8,7 @@ itself. Read next: `mirage_jax/train/denoiser_stage.py`, `mirage_jax/world_model
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -48,7 +49,7 @@ def with_memory_for(world: WorldConfig, memory_frames: int) -> WorldConfig:
 
 
 def look(
-    world: WorldConfig, params: Any, batch: Any, key: jax.Array, noise: NoiseConfig | None
+    world: WorldConfig, params: Any, batch: Any, keys: jax.Array, noise: NoiseConfig | None
 ) -> Seen:
     """Write the memories of a batch of windows and read them at its cameras.
 
@@ -57,7 +58,7 @@ def look(
         params: "learned_read" is used where the world has one.
         batch: from `windows.gather`; with `score` [T + P, h, w, s] and `text` [b, n, dt] where the
             world has them.
-        key: of the noise.
+        keys: [b] of each row's noise.
         noise: how much; None for none (validation).
 
     Returns:
@@ -72,13 +73,9 @@ def look(
     if references is not None:
         references = references.astype(jnp.float32)
     if noise is not None:
-        keys = jax.random.split(key, 4)
-        tokens = _with_noise(tokens, keys[0], noise.token)
-        depth = _with_depth_noise(depth, keys[1], noise)
-        first = _with_noise(first[:, None], keys[2], noise.context)[:, 0]
-        preceding = _with_noise(preceding, keys[3], noise.context)
-        if references is not None:
-            references = _with_noise(references, jax.random.fold_in(keys[3], 1), noise.context)
+        add = jax.vmap(functools.partial(_noised, noise=noise))
+        given = (tokens, depth, first, preceding, references)
+        tokens, depth, first, preceding, references = add(keys, given)
     slots = depth.shape[1]
     memory, _ = world_model.remember(
         world,
@@ -113,14 +110,27 @@ def chunk_rows(seen: Seen, rows: slice, preceding: int) -> world_model.ChunkInpu
     )
 
 
+def _noised(key: jax.Array, given: tuple[Any, ...], noise: NoiseConfig) -> tuple[Any, ...]:
+    """Add noise to what one row is given: tokens, depth, first, preceding and reference frames."""
+    tokens, depth, first, preceding, references = given
+    keys = jax.random.split(key, 4)
+    tokens = _with_noise(tokens, keys[0], noise.token)
+    depth = _with_depth_noise(depth, keys[1], noise)
+    first = _with_noise(first[None], keys[2], noise.context)[0]
+    preceding = _with_noise(preceding, keys[3], noise.context)
+    if references is not None:
+        references = _with_noise(references, jax.random.fold_in(keys[3], 1), noise.context)
+    return tokens, depth, first, preceding, references
+
+
 def _with_noise(latents: jax.Array, key: jax.Array, most: float) -> jax.Array:
-    """Add noise of a level drawn for each frame [b, t]."""
+    """Add noise of a level drawn for each frame [t]."""
     level_key, noise_key = jax.random.split(key)
-    level = most * jax.random.uniform(level_key, latents.shape[:2])
+    level = most * jax.random.uniform(level_key, latents.shape[:1])
     return latents + level[..., None, None, None] * jax.random.normal(noise_key, latents.shape)
 
 
 def _with_depth_noise(depth: jax.Array, key: jax.Array, noise: NoiseConfig) -> jax.Array:
     frame_key, cell_key = jax.random.split(key)
-    frame = noise.frame_depth * jax.random.normal(frame_key, depth.shape[:2])[..., None, None]
+    frame = noise.frame_depth * jax.random.normal(frame_key, depth.shape[:1])[:, None, None]
     return depth * jnp.exp(frame + noise.cell_depth * jax.random.normal(cell_key, depth.shape))

@@ -34,8 +34,8 @@ def load(name):
 
 
 def abstract_loss(objective, params, batch):
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.eval_shape(objective.loss, params, {}, batch, key)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), objective.stage.batch))
+    return jax.eval_shape(objective.loss, params, {}, batch, keys)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -60,8 +60,9 @@ def test_every_stage_of_a_config_file_builds_abstractly(name):
     if world.learned_read is not None:
         params["learned_read"] = functional.abstract_params(world.learned_read)
     losses.append(abstract_loss(denoiser, params, denoiser.batch(0)))
-    for loss, metrics in losses:
-        assert loss.shape == ()
+    stages = (world.codec_train, world.depth_train, world.denoiser_train)
+    for stage, (rows, metrics) in zip(stages, losses, strict=True):
+        assert rows.shape == (stage.batch,)
         assert all(value.shape == () for value in metrics.values())
 
 

@@ -60,7 +60,7 @@ def overfit(objective, steps):
     batch, seen = objective.batch(0), []
     for _ in range(steps):
         state, metrics = step(state, fixed, batch)
-        seen.append({name: float(value) for name, value in metrics.items()})
+        seen.append({name: float(value) for name, value in metrics.items() if not value.ndim})
     assert step._cache_size() == 1
     assert not any(metrics["skipped"] for metrics in seen)
     return state.ema, seen[0], seen[-1]

@@ -1,22 +1,24 @@
 """The update: compiled once, guarded against bad numbers, and sparing what is frozen."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mirage_jax.train.optimizer import frozen_mask, learning_rate, make_optimizer
-from mirage_jax.train.stage_config import StageConfig
+from mirage_jax.train.stage_config import DenoiserStageConfig, StageConfig
 from mirage_jax.train.state import new_state
-from mirage_jax.train.step import make_step
+from mirage_jax.train.step import ROW_LOSSES, make_step
 
 STAGE = StageConfig(steps=20, batch=1, learning_rate=0.1, warmup_steps=2, weight_decay=0.1)
 
 
-def loss(params, fixed, batch, key):
-    del fixed, key
-    error = params["dense"]["kernel"] @ batch["x"] + params["dense"]["bias"] - 1.0
-    return jnp.mean(jnp.square(error)), {"seen": jnp.sum(batch["x"])}
+def loss(params, fixed, batch, keys):
+    del fixed, keys
+    error = batch["x"] @ params["dense"]["kernel"].T + params["dense"]["bias"] - 1.0
+    return jnp.mean(jnp.square(error), axis=1), {"seen": jnp.sum(batch["x"])}
 
 
 def start(stage=STAGE):
@@ -29,17 +31,52 @@ def start(stage=STAGE):
 def test_the_step_is_compiled_once_for_all_steps():
     state, step = start()
     for value in range(3):
-        state, _ = step(state, {}, {"x": np.full(2, value, np.float32)})
+        state, _ = step(state, {}, {"x": np.full((1, 2), value, np.float32)})
     assert step._cache_size() == 1
     assert int(state.step) == 3
+
+
+def noisy_loss(params, fixed, batch, keys):
+    """A loss with draws of its own and an array without rows."""
+    draws = jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
+    return loss(params, fixed, {"x": batch["x"] + draws * batch["scale"]}, keys)
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_micro_batches_give_the_update_of_the_whole_batch(count):
+    rng = np.random.default_rng(count)
+    x = rng.normal(size=(3, 6, 2)).astype(np.float32)
+    outcome = {}
+    for accumulate in (1, count):
+        stage = dataclasses.replace(STAGE, batch=6, accumulate=accumulate)
+        state, _ = start(stage)
+        optimizer = make_optimizer(stage, state.params)
+        step = make_step(noisy_loss, optimizer, stage, seed=0, shared=["scale"])
+        for rows in x:
+            state, metrics = step(state, {}, {"x": rows, "scale": np.full(2, 0.1, np.float32)})
+        outcome[accumulate] = jax.tree.map(np.asarray, (state, metrics))
+        assert step._cache_size() == 1
+    (whole, told), (parts, told_by_parts) = outcome.values()
+    assert np.abs(told[ROW_LOSSES] - told[ROW_LOSSES].mean()).min() > 1e-3  # rows do differ
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), whole, parts)
+    del told["seen"], told_by_parts["seen"]  # a sum over rows, of which the mean is reported
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), told, told_by_parts)
+
+
+def test_micro_batches_that_would_differ_are_refused():
+    with pytest.raises(ValueError, match="accumulate: got 4 micro-batches of a batch of 6"):
+        StageConfig(batch=6, accumulate=4)
+    with pytest.raises(ValueError, match="batch of 8 with 2 first chunks.*first_fraction"):
+        DenoiserStageConfig(batch=8, accumulate=4)
+    assert DenoiserStageConfig(batch=8, accumulate=2).accumulate == 2
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_an_update_that_is_not_finite_changes_nothing_but_the_step_and_is_reported(bad):
     state, step = start()
-    state, _ = step(state, {}, {"x": np.ones(2, np.float32)})
+    state, _ = step(state, {}, {"x": np.ones((1, 2), np.float32)})
     before = jax.tree.map(np.array, state)
-    state, metrics = step(state, {}, {"x": np.array([1.0, bad], np.float32)})
+    state, metrics = step(state, {}, {"x": np.array([[1.0, bad]], np.float32)})
     assert float(metrics["skipped"]) == 1.0
     assert int(state.step) == 2
     for a, b in zip(jax.tree.leaves(before[1:]), jax.tree.leaves(state[1:]), strict=True):
@@ -51,7 +88,7 @@ def test_frozen_parameters_do_not_move_and_have_no_moments():
     state, step = start(stage)
     before = jax.tree.map(np.array, state.params)
     for _ in range(4):
-        state, _ = step(state, {}, {"x": np.ones(2, np.float32)})
+        state, _ = step(state, {}, {"x": np.ones((1, 2), np.float32)})
     np.testing.assert_array_equal(before["dense"]["kernel"], state.params["dense"]["kernel"])
     np.testing.assert_array_equal(before["rest"], state.params["rest"])
     assert np.abs(np.asarray(state.params["dense"]["bias"])).min() > 0
@@ -66,7 +103,7 @@ def test_a_frozen_pattern_that_matches_nothing_is_refused():
 
 def test_weight_decay_shrinks_matrices_without_gradient_and_leaves_vectors():
     state, step = start()
-    state, _ = step(state, {}, {"x": np.zeros(2, np.float32)})
+    state, _ = step(state, {}, {"x": np.zeros((1, 2), np.float32)})
     assert np.all(np.asarray(state.params["rest"]) < 1.0)
     still = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(3)}}
     direction, _ = make_optimizer(STAGE, still).update(
@@ -87,7 +124,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_floor():
 def test_the_average_follows_at_once_in_the_beginning_and_slowly_later():
     stage = StageConfig(steps=500, learning_rate=0.01, warmup_steps=1, ema_decay=0.5)
     state, step = start(stage)
-    batch = {"x": np.ones(2, np.float32)}
+    batch = {"x": np.ones((1, 2), np.float32)}
     state, _ = step(state, {}, batch)
     first = np.asarray(state.ema["dense"]["bias"])
     np.testing.assert_allclose(first, 0.9 * np.asarray(state.params["dense"]["bias"]), rtol=1e-5)
