@@ -90,9 +90,12 @@ def test_choice_of_rows_equals_the_reference(name):
     np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("interpret", [True, RACES], ids=["values", "races"])
-def test_gather_and_put_equal_the_reference(interpret):
-    spec = row_specs.SPECS["lines"]
+# The interpreter that looks for races cannot view a table as words; the copies are the same.
+@pytest.mark.parametrize(
+    ("name", "interpret"), [("lines", True), ("lines_bf16", True), ("lines", RACES)]
+)
+def test_gather_and_put_equal_the_reference(name, interpret):
+    spec = row_specs.SPECS[name]
     table, rows, index = map(jnp.asarray, row_specs.make_unique(spec, seed=1))
     got = gather_tpu.gather_rows(table, index, spec.channels, interpret)
     np.testing.assert_array_equal(got, gather_rows(table, index, spec.channels, "reference"))
@@ -101,6 +104,16 @@ def test_gather_and_put_equal_the_reference(interpret):
     np.testing.assert_array_equal(got, put_rows(table, rows, index, "reference"))
     if interpret is RACES:
         assert not races_found()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_puts_of_more_lines_than_one_call_changes_equal_the_reference(dtype, monkeypatch):
+    monkeypatch.setattr(put_tpu, "_LINES", 128)
+    spec = row_specs.ArgSpec(4096, 700, line_rows=8, dtype=dtype)
+    table, rows, index = map(jnp.asarray, row_specs.make_unique(spec, seed=2))
+    assert len(np.unique(np.asarray(index) // 16)) > 128
+    got = put_tpu.put_rows(table, rows, index, interpret=True)
+    np.testing.assert_array_equal(got, put_rows(table, rows, index, "reference"))
 
 
 def races_found():
@@ -122,8 +135,10 @@ def test_tables_and_pages_that_do_not_suit_a_tpu_are_refused():
     work = list_pages(pages.bounds, camera, grid)
     with pytest.raises(ValueError, match="multiple of 128"):
         rasterize_points(pages, camera, grid, work, "pallas_tpu")
-    with pytest.raises(ValueError, match="32-bit type"):
-        gather_rows(jnp.zeros((2, 384), jnp.bfloat16), jnp.zeros(1, jnp.int32), 48, "pallas_tpu")
+    with pytest.raises(ValueError, match="32-bit type or bfloat16"):
+        gather_rows(jnp.zeros((16, 384), jnp.float16), jnp.zeros(1, jnp.int32), 48, "pallas_tpu")
+    with pytest.raises(ValueError, match="whole tiles of 16 lines"):
+        gather_rows(jnp.zeros((8, 384), jnp.bfloat16), jnp.zeros(1, jnp.int32), 48, "pallas_tpu")
     table, rows = jnp.zeros((2, 48)), jnp.zeros((1, 48))
     with pytest.raises(ValueError, match="multiple of 128"):
         put_rows(table, rows, jnp.zeros(1, jnp.int32), "pallas_tpu")
@@ -207,6 +222,19 @@ def test_kernels_compile_for_the_target_without_scatter_sort_or_copies_of_the_ta
     )
     assert_kernel(compiled, "put_rows", 1e6 + padded * 128 * 4)
     assert compiled.memory_analysis().alias_size_in_bytes == 128_000 * 384 * 4
+
+
+@needs_libtpu
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gather_and_put_make_no_copy_of_the_table_of_whatever_type(target, dtype):
+    lines, rows = (jax.ShapeDtypeStruct(shape, dtype) for shape in ((128_000, 384), (M, 48)))
+    gather = compile_for(mesh_of(target), lambda t, i: gather_rows(t, i, 48), lines, i32(M))
+    put = compile_for(mesh_of(target), put_rows, lines, rows, i32(M), donate=0)
+    bytes_of_table = 128_000 * 384 * dtype.dtype.itemsize
+    assert gather.memory_analysis().temp_size_in_bytes < 0.2 * bytes_of_table
+    assert put.memory_analysis().temp_size_in_bytes < 0.7 * bytes_of_table
+    assert put.memory_analysis().alias_size_in_bytes == bytes_of_table
 
 
 @needs_libtpu

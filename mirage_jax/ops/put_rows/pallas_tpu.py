@@ -2,7 +2,8 @@
 
 The new rows (not the table) are sorted by number first, so that each line is touched once: no two
 DMAs write the same place, and the order of the blocks does not matter. The table is aliased to the
-result, so with a donated table nothing but the touched lines moves.
+result, so with a donated table nothing but the touched lines moves. Lines of 16-bit values are
+changed two at a time, as the words that they share.
 
 Compiled ahead of time for v5e, v5p, v6e and tpu7x and run in interpret mode; not yet run on a TPU.
 
@@ -18,8 +19,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Int32, Shaped
 
-from mirage_jax.ops.gather_rows.pallas_tpu import BLOCK, check_lines
+from mirage_jax.ops.gather_rows.pallas_tpu import BLOCK, Lines
 
+# Lines changed by one call, a multiple of `BLOCK`: what is laid out for them stays small.
+_LINES = 2048
 _LAST = jnp.iinfo(jnp.int32).max
 
 
@@ -34,22 +37,46 @@ def put_rows(
     Raises:
         ValueError: If the table's type or line does not suit DMA.
     """
-    check_lines("put_rows", table)
-    count, channels = rows.shape
+    lines = Lines.of("put_rows", table, rows.shape[1])
+    count = rows.shape[0]
     if count == 0 or table.shape[0] == 0:
         return table
-    per_line = table.shape[1] // channels
-    spare = -count % BLOCK
-    index = jnp.pad(index, (0, spare), constant_values=-1)
-    line, source = _rows_of_lines(index, per_line)
-    new = rows[jnp.clip(source, 0, count - 1)].reshape(-1, table.shape[1])
-    return write_lines(table, line, source, new, interpret)
+    index = jnp.pad(index, (0, -count % BLOCK), constant_values=-1)
+    line, source = _rows_of_lines(index, lines.rows)
+    words, most = lines.pack(rows), min(_LINES, line.shape[0])
+    padding = -line.shape[0] % most
+    line = jnp.pad(line, (0, padding), constant_values=-1)
+    source = jnp.pad(source, ((0, padding), (0, 0)), constant_values=-1)
+
+    def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        start, table = state
+        here = jax.lax.dynamic_slice_in_dim(line, start, most)
+        from_row = jax.lax.dynamic_slice_in_dim(source, start, most)
+        new = _lay_out(words, from_row, lines)
+        return start + most, write_lines(table, here, from_row, new, interpret)
+
+    # Rows that lie together share lines: mostly an eighth of the lines there might be.
+    touched = jnp.sum(line >= 0, dtype=jnp.int32)
+    start = (jnp.zeros((), jnp.int32), table)
+    return jax.lax.while_loop(lambda state: state[0] < touched, step, start)[1]
+
+
+def _lay_out(
+    words: Shaped[jax.Array, "m c"], source: Int32[jax.Array, "l slots"], lines: Lines
+) -> Shaped[jax.Array, "l k*c"]:
+    """Return lines of words with the rows in their slots; anything where there is none."""
+    # Slot after slot: an axis of 48 channels would be padded to 128 lanes.
+    slots = [words[jnp.clip(slot, 0, words.shape[0] - 1)] for slot in source.T]
+    low, high = slots[: lines.slots], slots[lines.slots :]
+    if high:
+        low = [first | second << 16 for first, second in zip(low, high, strict=True)]
+    return jnp.concatenate(low, axis=1)
 
 
 def write_lines(
     table: Shaped[jax.Array, "l k*c"],
     line: Int32[jax.Array, " m"],
-    source: Int32[jax.Array, "m k"],
+    source: Int32[jax.Array, "m slots"],
     new: Shaped[jax.Array, "m k*c"],
     interpret: Any = False,
 ) -> Shaped[jax.Array, "l k*c"]:
@@ -57,26 +84,27 @@ def write_lines(
 
     Args:
         table: Lines of k rows of c channels.
-        line: Lines to change, none twice, -1 for none; m is a multiple of `BLOCK`.
-        source: Negative for slots that stay.
-        new: What goes into the other slots.
+        line: Lines of words to change, none twice, -1 for none; m is a multiple of `BLOCK`.
+        source: Negative for slots that stay; k of them, or those of both lines of 16-bit values.
+        new: What goes into the other slots, in words.
         interpret: False on a TPU; True or `pltpu.InterpretParams` to run elsewhere.
     """
-    per_line = source.shape[1]
-    lines = line.reshape(-1, 1, BLOCK)
+    packed = 4 // table.dtype.itemsize
+    lines = Lines.of("put_rows", table, table.shape[1] * packed // source.shape[1])
+    block = line.reshape(-1, 1, BLOCK)
     return pl.pallas_call(
-        functools.partial(_put_block, channels=table.shape[1] // per_line),
+        functools.partial(_put_block, lines=lines),
         out_shape=jax.ShapeDtypeStruct(table.shape, table.dtype),
-        grid=(lines.shape[0],),
+        grid=(block.shape[0],),
         in_specs=[
             pl.BlockSpec((1, 1, BLOCK), lambda block: (block, 0, 0), memory_space=pltpu.SMEM),
-            pl.BlockSpec((BLOCK, per_line), lambda block: (block, 0)),
+            pl.BlockSpec((BLOCK, source.shape[1]), lambda block: (block, 0)),
             pl.BlockSpec((BLOCK, table.shape[1]), lambda block: (block, 0)),
             pl.BlockSpec(memory_space=pltpu.HBM),
         ],
         out_specs=pl.BlockSpec(memory_space=pltpu.HBM),
         scratch_shapes=[
-            pltpu.VMEM((BLOCK, table.shape[1]), table.dtype),
+            pltpu.VMEM((BLOCK, table.shape[1]), lines.word),
             pltpu.SemaphoreType.DMA,
             pltpu.SemaphoreType.DMA,
         ],
@@ -84,7 +112,7 @@ def write_lines(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
         interpret=interpret,
         name="put_rows",
-    )(lines, source, new, table)
+    )(block, source, new, table)
 
 
 def _rows_of_lines(
@@ -122,27 +150,33 @@ def _rows_of_lines(
 
 def _put_block(
     line_ref: Any, source_ref: Any, new_ref: Any, same_table: Any, table_ref: Any, *scratch: Any,
-    channels: int,
+    lines: Lines,
 ) -> None:  # fmt: skip
     """Change the lines of a block; `table_ref` is the table itself, aliased to the result."""
     lines_ref, fetched, sent = scratch
+    channels, table_ref = lines.channels, lines.view(table_ref)
 
     def each(act: Any) -> None:
         def one(row: jax.Array, carry: None) -> None:
             line = line_ref[0, 0, row]
-            far, near = table_ref.at[pl.ds(line, 1)], lines_ref.at[pl.ds(row, 1)]
 
             @pl.when(line >= 0)
             def _() -> None:
-                act(far, near)
+                act(table_ref.at[pl.ds(line, 1)], lines_ref.at[pl.ds(row, 1)])
 
         jax.lax.fori_loop(0, BLOCK, one, None)
 
     each(lambda far, near: pltpu.make_async_copy(far, near, fetched).start())
     each(lambda far, near: pltpu.make_async_copy(far, near, fetched).wait())
-    for place in range(table_ref.shape[1] // channels):
+    for place in range(lines.slots):
         piece = slice(place * channels, (place + 1) * channels)
+        old, new = lines_ref[:, piece], new_ref[:, piece]
         changed = source_ref[:, place : place + 1] >= 0
-        lines_ref[:, piece] = jnp.where(changed, new_ref[:, piece], lines_ref[:, piece])
+        if lines.packed == 1:
+            lines_ref[:, piece] = jnp.where(changed, new, old)
+        else:
+            other = source_ref[:, lines.slots + place : lines.slots + place + 1] >= 0
+            low = jnp.where(changed, new, old) & jnp.uint32(0xFFFF)
+            lines_ref[:, piece] = low | jnp.where(other, new, old) & jnp.uint32(0xFFFF0000)
     each(lambda far, near: pltpu.make_async_copy(near, far, sent).start())
     each(lambda far, near: pltpu.make_async_copy(near, far, sent).wait())
