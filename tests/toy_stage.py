@@ -55,9 +55,9 @@ class SlowObjective(CodecObjective):
 
     pause = 0.0
 
-    def batch(self, step):
+    def batch(self, step, rows=None):
         time.sleep(self.pause)
-        return super().batch(step)
+        return super().batch(step, rows)
 
 
 def objective(**codec_train) -> SlowObjective:

@@ -14,6 +14,7 @@ import os
 import click
 
 import mirage_jax
+from mirage_jax.distributed import exit_codes
 
 # command -> (module, one-line help)
 COMMANDS = {
@@ -42,7 +43,7 @@ _USER_ERRORS = (
 class UserError(click.ClickException):
     """A mistake of the user: exit code 2 and one message."""
 
-    exit_code = 2
+    exit_code = exit_codes.MISTAKE
 
 
 class LazyGroup(click.Group):
@@ -70,9 +71,16 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except _USER_ERRORS as error:
-            if _is_debugging() or type(error).__module__.startswith("jax"):
-                raise  # an error of JAX's own kinds is a defect of ours, never of the user
+            if not is_mistake(error):
+                raise
             raise UserError(str(error)) from error
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether an error is the user's to mend, and is not to be shown with its traceback."""
+    # An error of JAX's own kinds is a defect of ours, never of the user.
+    own = not type(error).__module__.startswith("jax")
+    return isinstance(error, _USER_ERRORS) and own and not _is_debugging()
 
 
 def _is_debugging() -> bool:

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import click
 
+from mirage_jax.cli.several import joined, processes_option
+from mirage_jax.distributed import exit_codes
+
+# How a run that was stopped ends, by the reason's name.
+_ENDS = {"PREEMPTED": exit_codes.PREEMPTED, "INTERRUPTED": exit_codes.INTERRUPTED}
 STAGES = ("codec", "depth", "denoiser", "branch", "lora", "full")
 
 
@@ -42,7 +47,17 @@ STAGES = ("codec", "depth", "denoiser", "branch", "lora", "full")
 )
 @click.option("--mesh", help="Devices along each axis, as in fsdp=4,context=2; default: config's.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed; default: the config's.")
-def command(config, stage, workdir, weights, data, steps, minutes, mesh, seed) -> None:
+@click.option(
+    "--resume",
+    default="auto",
+    show_default=True,
+    help="auto: from the workdir's newest good checkpoint; never: refuse one that has any; a path: "
+    "from that checkpoint, where the workdir has none.",
+)
+@processes_option
+def command(
+    config, stage, workdir, weights, data, steps, minutes, mesh, seed, resume, processes
+) -> None:
     """Trains one stage of a world.
 
     From scratch: codec, then depth, then denoiser. From given weights: branch (the memory branch
@@ -50,7 +65,8 @@ def command(config, stage, workdir, weights, data, steps, minutes, mesh, seed) -
     (all parameters).
 
     A run that was stopped (Ctrl-C, a time limit, a kill) goes on exactly where it was when the same
-    command is given again.
+    command is given again. Ctrl-C saves once and a second one ends at once. After SIGTERM, by which
+    machines are taken back, the run is saved and the exit code is 75: start it again.
     """
     from pathlib import Path
 
@@ -64,13 +80,18 @@ def command(config, stage, workdir, weights, data, steps, minutes, mesh, seed) -
         config_lib.load(config), {k: v for k, v in overrides.items() if v is not None}
     )
 
-    from mirage_jax import estimate
-    from mirage_jax.train import loop, stages
+    with joined(processes) as report:
+        from mirage_jax import estimate
+        from mirage_jax.train import loop, stages
 
-    size = stages.estimate_stage(world, stage)
-    if size is not None:
-        click.echo(size.text(estimate.device_bytes()))
-    given = Path(weights) if weights else None
-    objective = stages.make_objective(world, stage, Path(workdir), click.echo, given)
-    options = loop.RunOptions(Path(workdir), minutes, world.mesh, given, click.echo)
-    loop.train(objective, world.seed, options)
+        size = stages.estimate_stage(world, stage)
+        if size is not None:
+            report(size.text(estimate.device_bytes()))
+        given = Path(weights) if weights else None
+        objective = stages.make_objective(world, stage, Path(workdir), report, given)
+        options = loop.RunOptions(Path(workdir), minutes, world.mesh, given, resume, report)
+        reason = loop.train(objective, world.seed, options).reason
+        if reason.name in _ENDS:
+            report(f"{reason.name.lower()}: saved; the same command goes on from here")
+    if reason.name in _ENDS:
+        raise SystemExit(_ENDS[reason.name])

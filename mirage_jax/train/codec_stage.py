@@ -15,7 +15,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,12 @@ import numpy as np
 
 from mirage_jax import config as config_lib
 from mirage_jax.data.sampling import clip_indices
+from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, functional, pca
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.prng import Purpose, generator_for, key_for
 from mirage_jax.train.config import WorldConfig
-from mirage_jax.train.feed import Batch
+from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.objective import psnr, write_sheet
 from mirage_jax.train.stage_config import CodecStageConfig
 
@@ -68,13 +69,13 @@ class CodecObjective:
         """Return the logical axes of the parameters."""
         return functional.logical_axes(self.codec), {}
 
-    def batch(self, step: int) -> Batch:
-        """Return the host arrays of `step`."""
+    def batch(self, step: int, rows: Rows = None) -> Batch:
+        """Return the host arrays of `step`, all rows or those named."""
         rng = generator_for(self._seed, step, Purpose.CLIP_WINDOW)
         chosen = self.clips(step)
-        return {
-            "video": np.stack([random_crop(self._clips[int(i)], rng, self.stage) for i in chosen])
-        }
+        crops = [draw_crop(rng, self._clips.shape(int(i)), self.stage) for i in chosen]
+        own = range(self.stage.batch) if rows is None else rows
+        return {"video": np.stack([cut(self._clips[int(chosen[i])], crops[i]) for i in own])}
 
     def loss(
         self, params: Any, fixed: Any, batch: Any, keys: jax.Array
@@ -96,10 +97,12 @@ class CodecObjective:
         """Return the index of each row's clip among the training clips [b]."""
         return clip_indices(self._seed, step, self.stage.batch, len(self._clips))
 
-    def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
+    def validate(
+        self, params: Any, fixed: Any, step: int, directory: Path | None
+    ) -> dict[str, float]:
         """Score the moving average on the fixed clips and write pictures."""
         truth = self._val.astype(np.float32) / 127.5 - 1.0
-        output = np.concatenate([np.asarray(self._apply(params, clip[None])) for clip in truth])
+        output = np.concatenate([to_host(self._apply(params, clip[None])) for clip in truth])
         scores = psnr(output, truth)
         linear = psnr(self._linear_output(truth), truth)
         shown = [
@@ -107,7 +110,8 @@ class CodecObjective:
             for i in range(min(4, len(truth)))
             for x in (truth[i, [0, 2, 4, 8, 16]], output[i, [0, 2, 4, 8, 16]])
         ]
-        write_sheet(directory / f"codec_{step:07d}.png", shown)
+        if directory is not None:
+            write_sheet(directory / f"codec_{step:07d}.png", shown)
         return {
             "psnr_first": float(scores[:, 0].mean()),
             "psnr_later": float(scores[:, 1:].mean()),
@@ -125,7 +129,8 @@ class CodecObjective:
         rng = generator_for(self._seed, 0, Purpose.INIT_CODEC)
         order = rng.permutation(len(self._clips))
         chosen = [int(order[i % len(order)]) for i in range(self.stage.pca_clips)]
-        return np.stack([random_crop(self._clips[i], rng, self.stage) for i in chosen])
+        clips = (self._clips[i] for i in chosen)
+        return np.stack([cut(clip, draw_crop(rng, clip.shape, self.stage)) for clip in clips])
 
     @functools.cached_property
     def _linear(self) -> tuple[CodecConfig, Any]:
@@ -155,29 +160,45 @@ class RgbClips:
             self._frames[index] = np.array(self._clips[index]["rgb"], np.uint8)
         return self._frames[index]
 
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return the shape of a clip's frames, without reading them where the source knows it."""
+        known = getattr(self._clips, "shape", None)
+        return self[index].shape if known is None else (*known[:3], 3)
 
-def random_crop(
-    frames: np.ndarray, rng: np.random.Generator, stage: CodecStageConfig
-) -> np.ndarray:
-    """Return a crop of frames [f, H, W, 3], mirrored half of the time.
 
-    Its shape is [crop_frames, crop_height, crop_width, 3].
+class Crop(NamedTuple):
+    """A crop of a clip: where it begins (frame, row, column), its size, and how it is played."""
+
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+    still: bool
+    mirrored: bool
+
+
+def draw_crop(rng: np.random.Generator, shape: tuple[int, ...], stage: CodecStageConfig) -> Crop:
+    """Draw a crop of a clip of `shape` (f, H, W, 3), mirrored half of the time.
 
     Raises:
         ValueError: if the frames are fewer or smaller than the crop.
     """
     size = (stage.crop_frames, stage.crop_height, stage.crop_width)
-    spare = [have - want for have, want in zip(frames.shape[:3], size, strict=True)]
+    spare = [have - want for have, want in zip(shape[:3], size, strict=True)]
     if min(spare) < 0:
         raise ValueError(
-            f"codec_train crop: got {size}, expected at most the clip's {frames.shape[:3]}; make "
-            "it smaller"
+            f"codec_train crop: got {size}, expected at most the clip's {shape[:3]}; make it "
+            "smaller"
         )
-    t, y, x = (int(rng.integers(n + 1)) for n in spare)
-    crop = frames[t : t + size[0], y : y + size[1], x : x + size[2]]
-    if rng.random() < stage.still_fraction:
-        crop = np.broadcast_to(crop[:1], crop.shape)
-    return crop[:, :, ::-1] if rng.random() < 0.5 else crop
+    start = tuple(int(rng.integers(n + 1)) for n in spare)
+    still = rng.random() < stage.still_fraction
+    return Crop(start, size, still, rng.random() < 0.5)
+
+
+def cut(frames: np.ndarray, crop: Crop) -> np.ndarray:
+    """Return a crop [crop_frames, crop_height, crop_width, 3] of frames [f, H, W, 3]."""
+    part = frames[tuple(slice(a, a + n) for a, n in zip(crop.start, crop.size, strict=True))]
+    if crop.still:
+        part = np.broadcast_to(part[:1], part.shape)
+    return part[:, :, ::-1] if crop.mirrored else part
 
 
 def _decibel(squared_error: jax.Array) -> jax.Array:

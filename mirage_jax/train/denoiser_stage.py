@@ -25,13 +25,14 @@ from mirage_jax import world_model
 from mirage_jax.data.captions import ClipTexts
 from mirage_jax.data.sampling import clip_indices
 from mirage_jax.diffusion import flow
+from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, pca
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.models.functional import Params
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import start, tuning, window_inputs, windows
 from mirage_jax.train.config import WorldConfig
-from mirage_jax.train.feed import Batch
+from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.latents import CodecWeights, Latents
 from mirage_jax.train.objective import split_rows
 from mirage_jax.train.stage_config import DenoiserStageConfig
@@ -98,8 +99,8 @@ class DenoiserObjective:
         """Return the logical axes of all parameters, for those trained and those held fixed."""
         return self._axes, self._axes
 
-    def batch(self, step: int) -> Batch:
-        """Return the host arrays of `step`."""
+    def batch(self, step: int, rows: Rows = None) -> Batch:
+        """Return the host arrays of `step`, all rows or those named."""
         batch = windows.draw_batch(
             self._latents,
             self.stage.windows,
@@ -108,6 +109,7 @@ class DenoiserObjective:
             seed=self._seed,
             step=step,
             batch=self.stage.batch,
+            rows=rows,
         )
         return batch | self.constants
 
@@ -160,7 +162,9 @@ class DenoiserObjective:
         """Return the index of each row's clip among the training clips [b]."""
         return clip_indices(self._seed, step, self.stage.batch, len(self._latents.video))
 
-    def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
+    def validate(
+        self, params: Any, fixed: Any, step: int, directory: Path | None
+    ) -> dict[str, float]:
         """Score the average on the fixed clips and write pictures."""
         predictions: dict[str, list[Any]] = {}
         for index, (batch, first) in enumerate(self._val.batches):
@@ -168,8 +172,8 @@ class DenoiserObjective:
             for name, value in self._predict(
                 params, fixed, batch | self.constants, noise_key, first=first
             ).items():
-                predictions.setdefault(name, []).append(value)
-        path = directory / f"{self.name}_{step:07d}.png"
+                predictions.setdefault(name, []).append(to_host(value))
+        path = None if directory is None else directory / f"{self.name}_{step:07d}.png"
         return score_pictures(self._codec, self._val, predictions, path)
 
     def export(self, params: Any, fixed: Any, step: int, workdir: Path) -> list[Path]:

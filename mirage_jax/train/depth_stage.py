@@ -19,11 +19,12 @@ import optax
 
 from mirage_jax import config as config_lib
 from mirage_jax.data.sampling import clip_indices
+from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, functional
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import window_inputs, windows
 from mirage_jax.train.config import WorldConfig
-from mirage_jax.train.feed import Batch
+from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.latents import Latents
 from mirage_jax.train.objective import split_rows, write_sheet
 from mirage_jax.train.stage_config import DepthStageConfig
@@ -65,8 +66,8 @@ class DepthObjective:
         """Return the logical axes of the parameters."""
         return functional.logical_axes(self.head), {}
 
-    def batch(self, step: int) -> Batch:
-        """Return the host arrays of `step`."""
+    def batch(self, step: int, rows: Rows = None) -> Batch:
+        """Return the host arrays of `step`, all rows or those named."""
         return windows.draw_batch(
             self._latents,
             self.stage.windows,
@@ -74,6 +75,7 @@ class DepthObjective:
             seed=self._seed,
             step=step,
             batch=self.stage.batch,
+            rows=rows,
         )
 
     def loss(
@@ -107,11 +109,13 @@ class DepthObjective:
         """Return the index of each row's clip among the training clips [b]."""
         return clip_indices(self._seed, step, self.stage.batch, len(self._latents.video))
 
-    def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
+    def validate(
+        self, params: Any, fixed: Any, step: int, directory: Path | None
+    ) -> dict[str, float]:
         """Score the moving average on the fixed clips and write pictures."""
         errors, sky_right, rows = [], [], []
         for batch, _ in self._val.batches:
-            log_depth, sky = (np.asarray(x) for x in self._predict(params, batch))
+            log_depth, sky = to_host(self._predict(params, batch))
             known = batch["known"] & ~batch["sky"]
             truth = np.log(np.where(known, batch["depth"], 1.0))
             errors.append(np.abs(log_depth - truth)[known])
@@ -119,7 +123,8 @@ class DepthObjective:
             for i in range(min(_SHOWN_WINDOWS, len(truth))):
                 rows += [_depth_picture(np.where(known, truth, 0.0)[i])]
                 rows += [_depth_picture(np.where(sky > 0, 0.0, log_depth)[i])]
-        write_sheet(directory / f"depth_{step:07d}.png", rows)
+        if directory is not None:
+            write_sheet(directory / f"depth_{step:07d}.png", rows)
         error = np.concatenate(errors)
         return {
             "log_error": float(error.mean()),

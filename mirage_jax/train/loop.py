@@ -1,39 +1,44 @@
 """The training loop of every stage.
 
-Restore, then feed -> step -> log -> validate -> checkpoint until done.
+Restore, then feed -> step -> log -> checkpoint -> validate until done, the same in each process of
+the run; the first of them alone writes logs, pictures and weights.
 
-Order matters in two places. A checkpoint is written before the next step runs, since the step
-donates the state's buffers. Validation comes after the checkpoint, so a kill during validation
-costs nothing. SIGTERM or Ctrl-C asks for one checkpoint and a clean return; a second Ctrl-C
-interrupts at once. Read next: `mirage_jax/train/step.py`.
+A checkpoint is copied to the host before the next step runs, since the step donates the state's
+buffers, and written while training goes on. Validation comes after it, so a kill during validation
+costs nothing. On a request to stop the run saves once and returns why. Nothing in the loop waits
+for the device but for the step before; `jax.transfer_guard` sees to it. Read next:
+`mirage_jax/train/step.py`, `mirage_jax/train/stopping.py`, `mirage_jax/train/resume.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
 import tqdm
+from jax.sharding import Mesh
 
 from mirage_jax.config import to_dict
+from mirage_jax.distributed import processes
 from mirage_jax.distributed.mesh import MeshConfig, describe, make_mesh
 from mirage_jax.models.functional import count_params
-from mirage_jax.train.checkpoint import Checkpoints, check_config
-from mirage_jax.train.feed import prefetch
+from mirage_jax.train.checkpoint import Checkpoints, Keep
+from mirage_jax.train.feed import Feed
 from mirage_jax.train.metrics import Means, MetricWriter
 from mirage_jax.train.objective import Objective
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.placement import Placement, abstract_state, drawn, placed_like
+from mirage_jax.train.resume import check_config, saved_state
 from mirage_jax.train.state import TrainState, new_state
 from mirage_jax.train.step import make_step
+from mirage_jax.train.stopping import Reason, StopRequests
 from mirage_jax.train.tuning import digest
 
 
@@ -42,22 +47,32 @@ class RunOptions:
     """How a run is carried out; nothing here changes what is computed at a step.
 
     Attributes:
-        workdir: folder of the world's training; the stage gets a folder in it.
+        workdir: folder of the world's training; the stage gets a folder in it. All processes of
+            a run share it.
         minutes: stop after so much wall time, 0 for no limit.
         mesh: how the run is divided among devices.
         weights: folder that given weights came from, noted beside the checkpoints.
-        report: called with each line of text meant for the user.
+        resume: "auto", "never" or a path, see `mirage_jax/train/resume.py`.
+        report: called with each line of text meant for the user, in the first process only.
     """
 
     workdir: Path
     minutes: float = 0.0
     mesh: MeshConfig = MeshConfig()
     weights: Path | None = None
+    resume: str = "auto"
     report: Callable[[str], None] = lambda line: None
 
 
-def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
-    """Train one stage to its last step, resuming from the newest checkpoint of the workdir.
+class Result(NamedTuple):
+    """How a run ended: its state, which is saved, and why it stopped."""
+
+    state: TrainState
+    reason: Reason
+
+
+def train(objective: Objective, seed: int, options: RunOptions) -> Result:
+    """Train one stage to its last step, or until it is to stop.
 
     Args:
         objective: the stage.
@@ -65,43 +80,70 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
         options: folder, limits and reporting.
 
     Returns:
-        The final state; what it exports has been written into the workdir.
+        The final state; what it exports has been written into the workdir, unless the machine is
+        wanted back (`Reason.PREEMPTED`): then the checkpoint is all there was time for.
 
     Raises:
         ValueError: if the workdir holds a checkpoint of another model.
+        SaveError: if a checkpoint could not be written.
         FloatingPointError: if no update of a whole log interval was finite.
     """
+    if not processes.is_first():
+        options = dataclasses.replace(options, report=lambda line: None)
     stage, directory = objective.stage, options.workdir / objective.name
     mesh = make_mesh(options.mesh)
     placement = Placement(mesh, options.mesh.whole_below)
     params, fixed = _parameters(objective, placement)
     _check_run(directory / "config.json", objective, fixed, seed, options)
-    checkpoints = Checkpoints(directory / "checkpoints")
-    state, optimizer = _start(objective, params, checkpoints, placement)
-    del params
-    start = int(state.step)
-    options.report(
-        f"stage={objective.name} device={jax.devices()[0].platform} "
-        f"mesh={describe(mesh)} "
-        f"parameters={count_params(state.params):,} fixed={count_params(fixed):,} "
-        f"step={start} of {stage.steps} folder={directory}"
-    )
-    for line in placement.report(state):
-        options.report(line)
-    writer = MetricWriter(directory, start, options.report)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    step_fn = make_step(objective.loss, optimizer, stage, seed, shardings, shared=objective.shared)
-    deadline = time.monotonic() + 60.0 * options.minutes if options.minutes else float("inf")
-    means, since = Means(), time.monotonic()
-    previous: dict[str, jax.Array] = {}
-    try:
-        with (
-            _stop_requests() as stopped,
-            contextlib.closing(prefetch(_placed(objective, placement), start, stage.steps)) as fed,
-        ):
-            for step, batch in enumerate(_with_bar(fed, start, stage.steps), start + 1):
-                with jax.set_mesh(mesh):
-                    state, metrics = step_fn(state, fixed, batch)
+    keep = Keep(stage.keep_last, stage.keep_every)
+    with contextlib.closing(
+        Checkpoints(directory / "checkpoints", keep, options.report)
+    ) as checkpoints:
+        state, optimizer = _start(objective, params, checkpoints, placement, options.resume)
+        del params
+        options.report(
+            f"stage={objective.name} device={jax.devices()[0].platform} "
+            f"mesh={describe(mesh)} processes={processes.count()} "
+            f"parameters={count_params(state.params):,} fixed={count_params(fixed):,} "
+            f"step={int(state.step)} of {stage.steps} folder={directory}"
+        )
+        for line in placement.report(state):
+            options.report(line)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        step_fn = make_step(
+            objective.loss, optimizer, stage, seed, shardings, shared=objective.shared
+        )
+        with _metrics(directory, int(state.step), options.report) as write:
+            run = _Run(objective, mesh, placement, step_fn, checkpoints, options, write)
+            result = run.go_on(state, fixed)
+    if result.reason != Reason.PREEMPTED:
+        _export(objective, result.state, fixed, options)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What the loop uses; see `train`."""
+
+    objective: Objective
+    mesh: Mesh
+    placement: Placement
+    step_fn: Any
+    checkpoints: Checkpoints
+    options: RunOptions
+    write: Callable[[int, dict[str, float], str], None]
+
+    def go_on(self, state: TrainState, fixed: Any) -> Result:
+        """Run steps from that of `state` on."""
+        stage, start = self.objective.stage, int(state.step)
+        stop, reason = StopRequests(self.options.minutes), None
+        means, since = Means(), time.monotonic()
+        previous: dict[str, jax.Array] = {}
+        feed = Feed(_placed(self.objective, self.placement), start, stage.steps)
+        with stop.listening(), contextlib.closing(feed):
+            for step, batch in enumerate(_with_bar(feed, start, stage.steps), start + 1):
+                with jax.set_mesh(self.mesh), jax.transfer_guard("disallow"):
+                    state, metrics = self.step_fn(state, fixed, batch)
                 # The host runs one step ahead and no more, so that a request to stop is soon met.
                 jax.block_until_ready(previous)
                 previous = metrics
@@ -112,24 +154,48 @@ def train(objective: Objective, seed: int, options: RunOptions) -> TrainState:
                     now = time.monotonic()
                     values["steps_per_second"] = min(stage.log_steps, step - start) / (now - since)
                     since = now
-                    writer.write(step, values, "train")
-                stopping = bool(stopped) or time.monotonic() > deadline
-                if stopping or step % stage.checkpoint_steps == 0 or step == stage.steps:
-                    checkpoints.save(state)
-                if step % stage.validate_steps == 0 or step == stage.steps:
-                    scores = objective.validate(state.exported, fixed, step, directory / "pictures")
-                    writer.write(step, scores, "val")
-                    since = time.monotonic()
-                if stopping:
+                    self.write(step, values, "train")
+                self.checkpoints.check()
+                reason = stop.reason(step)
+                if reason or step % stage.checkpoint_steps == 0 or step == stage.steps:
+                    self.checkpoints.save(state)
+                if reason == Reason.PREEMPTED:
                     break
-        for path in objective.export(state.exported, fixed, int(state.step), options.workdir):
-            options.report(
-                f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) step={int(state.step)}"
-            )
-    finally:
-        writer.close()
-        checkpoints.close()
-    return state
+                if step % stage.validate_steps == 0 or step == stage.steps:
+                    self._validate(state, fixed, step)
+                    since = time.monotonic()
+                if reason:
+                    break
+        return Result(state, reason or Reason.DONE)
+
+    def _validate(self, state: TrainState, fixed: Any, step: int) -> None:
+        folder = self.options.workdir / self.objective.name / "pictures"
+        shown = folder if processes.is_first() else None
+        scores = self.objective.validate(state.exported, fixed, step, shown)
+        self.write(step, scores, "val")
+
+
+@contextlib.contextmanager
+def _metrics(
+    directory: Path, start: int, report: Callable[[str], None]
+) -> Iterator[Callable[[int, dict[str, float], str], None]]:
+    """Yield what writes metrics: in the first process a `MetricWriter`, nothing in the others."""
+    if not processes.is_first():
+        yield lambda step, values, prefix: None
+        return
+    with contextlib.closing(MetricWriter(directory, start, report)) as writer:
+        yield writer.write
+
+
+def _export(objective: Objective, state: TrainState, fixed: Any, options: RunOptions) -> None:
+    """Gather the weights; the first process writes them, the others wait for it."""
+    step = int(state.step)
+    exported, fixed = processes.to_host(state.exported), processes.to_host(fixed)
+    if processes.is_first():
+        for path in objective.export(exported, fixed, step, options.workdir):
+            size = path.stat().st_size / 1e6
+            options.report(f"wrote {path} ({size:.1f} MB) step={step}")
+    processes.wait_for_all("weights written")
 
 
 def _check_run(
@@ -152,32 +218,41 @@ def _parameters(objective: Objective, placement: Placement) -> tuple[Any, Any]:
         return drawn(lambda: tuple(objective.init()), places)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         params = tuple(objective.init())
+    if processes.count() > 1:
+        processes.require_same(
+            digest({"trained": params[0], "fixed": params[1]}), "the parameters at step 0"
+        )
     places = tuple(placement.parameters(*pair) for pair in zip(axes, params, strict=True))
     return placement.put(params, places)
 
 
 def _start(
-    objective: Objective, params: Any, checkpoints: Checkpoints, placement: Placement
+    objective: Objective,
+    params: Any,
+    checkpoints: Checkpoints,
+    placement: Placement,
+    resume: str = "auto",
 ) -> tuple[TrainState, optax.GradientTransformation]:
-    """Return the newest checkpointed state, or the one of step 0, and the optimizer."""
+    """Return the state to go on from, saved or of step 0, and the optimizer."""
     stage = objective.stage
     optimizer = make_optimizer(stage, params)
     average = stage.ema_decay > 0
     shapes = abstract_state(params, optimizer, average=average)
     shardings = placement.state(objective.axes()[0], shapes)
-    if checkpoints.latest_step() is not None:
-        return checkpoints.restore(placed_like(shapes, shardings)), optimizer
+    saved = saved_state(checkpoints, resume, placed_like(shapes, shardings))
+    if saved is not None:
+        return saved, optimizer
     begin = jax.jit(lambda p: new_state(p, optimizer, average=average), out_shardings=shardings)
     return begin(params), optimizer
 
 
 def _placed(objective: Objective, placement: Placement) -> Callable[[int], Any]:
     """Return the function that makes the batch of a step and places it."""
+    rows = objective.stage.batch
+    own = placement.own_rows(rows)
 
     def batch_at(step: int) -> Any:
-        arrays = objective.batch(step)
-        rows = objective.stage.batch
-        return placement.put(arrays, placement.batch(arrays, rows, objective.shared))
+        return placement.put_batch(objective.batch(step, own), rows, objective.shared)
 
     return batch_at
 
@@ -197,27 +272,3 @@ def _with_bar(batches: Iterator[Any], start: int, steps: int) -> Iterator[Any]:
             batches, initial=start, total=steps, disable=not sys.stderr.isatty(), smoothing=0.05
         )
     )
-
-
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect the first SIGTERM or Ctrl-C in a list instead of dying.
-
-    Outside the main thread nothing is caught.
-    """
-    received: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    try:
-        old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -16,7 +16,7 @@ import cv2
 import jax
 import numpy as np
 
-from mirage_jax.train.feed import Batch
+from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.stage_config import StageConfig
 
 
@@ -58,8 +58,8 @@ class Objective(Protocol):
         """
         ...
 
-    def batch(self, step: int) -> Batch:
-        """Return the host arrays of `step`; pure in (seed, step)."""
+    def batch(self, step: int, rows: Rows = None) -> Batch:
+        """Return the host arrays of `step`, all rows or those named; pure in (seed, step)."""
         ...
 
     def clips(self, step: int) -> np.ndarray:
@@ -69,10 +69,13 @@ class Objective(Protocol):
         """
         ...
 
-    def validate(self, params: Any, fixed: Any, step: int, directory: Path) -> dict[str, float]:
+    def validate(
+        self, params: Any, fixed: Any, step: int, directory: Path | None
+    ) -> dict[str, float]:
         """Score the average `params`, beside the fixed ones, on the fixed validation clips.
 
-        Pictures are written into `directory`.
+        Pictures are written into `directory`, if there is one. All processes of a run call this;
+        `params` may lie on devices of all of them, the scores are the same in each.
         """
         ...
 

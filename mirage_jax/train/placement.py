@@ -9,6 +9,7 @@ device. Nothing is ever whole on one device that is to be divided. Read next:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -85,6 +86,55 @@ class Placement:
 
         return jax.tree.map(one, tree, shardings)
 
+    def own_rows(self, rows: int) -> np.ndarray:
+        """Return which rows of a batch of so many this process's devices hold, in order.
+
+        Raises:
+            ValueError: if the devices do not divide the rows.
+        """
+        held = self._rows(rows).addressable_devices_indices_map((rows,)).values()
+        return np.unique(np.concatenate([np.arange(rows)[part] for part in held]))
+
+    def put_batch(
+        self, arrays: Mapping[str, np.ndarray], rows: int, shared: Iterable[str] = ()
+    ) -> dict[str, jax.Array]:
+        """Place a batch of which the arrays have the rows that `own_rows` names.
+
+        Args:
+            arrays: of a step, by name.
+            rows: of the whole batch.
+            shared: names of arrays without rows, the same in every process.
+
+        Returns:
+            Global arrays; see `batch` for where they lie.
+
+        Raises:
+            ValueError: for other rows than those.
+        """
+        own = self.own_rows(rows)
+        whole: dict[str, Any] = dict(arrays)
+        for name in arrays.keys() - set(shared):
+            if len(arrays[name]) != len(own):
+                raise ValueError(
+                    f"batch[{name!r}]: got {len(arrays[name])} rows, expected {len(own)}, those of "
+                    f"{rows} that this process holds; name arrays without rows in the objective's "
+                    "shared"
+                )
+            shape = (rows, *arrays[name].shape[1:])
+            whole[name] = jax.ShapeDtypeStruct(shape, arrays[name].dtype)
+        shardings = self.batch(whole, rows, shared)
+        return {
+            name: jax.make_array_from_callback(
+                whole[name].shape,
+                shardings[name],
+                functools.partial(_part, array, None if name in shared else own),
+            )
+            for name, array in arrays.items()
+        }
+
+    def _rows(self, rows: int) -> NamedSharding:
+        return NamedSharding(self.mesh, spec_for(("batch",), (rows,), self.mesh, "batch"))
+
     def report(self, state: TrainState) -> list[str]:
         """Name the large parameters, moments and averages that were left whole."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -112,6 +162,14 @@ def drawn(build: Callable[[], Any], shardings: Any) -> Any:
     cpu = jax.default_backend() == "cpu"
     options = {"xla_backend_optimization_level": 0} if cpu else None  # see functional.init
     return jax.jit(build, out_shardings=shardings, compiler_options=options)()
+
+
+def _part(array: np.ndarray, rows: np.ndarray | None, index: tuple[slice, ...]) -> np.ndarray:
+    """Return a part of a global array of which only some rows are at hand; None: all of them."""
+    if rows is None:
+        return array[index]
+    own = slice(*np.searchsorted(rows, index[0].indices(rows[-1] + 1)[:2]))
+    return array[(own, *index[1:])]
 
 
 def beside_parameters(tree: Any, params: Any, shardings: Any, otherwise: Any) -> Any:

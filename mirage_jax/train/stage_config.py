@@ -32,6 +32,8 @@ class StageConfig:
         ema_decay: of the exported moving average; 0 keeps none and exports the parameters.
         frozen: shell-style patterns of parameter names that do not move.
         log_steps, validate_steps, checkpoint_steps: every how many updates each happens.
+        keep_last: so many of the newest checkpoints are kept.
+        keep_every: also those at multiples of so many updates; 0 for none.
         validation_clips: clips of the fixed validation set.
     """
 
@@ -51,6 +53,8 @@ class StageConfig:
     log_steps: int = 50
     validate_steps: int = 500
     checkpoint_steps: int = 500
+    keep_last: int = 2
+    keep_every: int = 0
     validation_clips: int = 16
 
     def __post_init__(self) -> None:
@@ -61,6 +65,7 @@ class StageConfig:
             "log_steps",
             "validate_steps",
             "checkpoint_steps",
+            "keep_last",
             "validation_clips",
         ):
             if getattr(self, name) < 1:
@@ -70,6 +75,8 @@ class StageConfig:
                 f"accumulate: got {self.accumulate} micro-batches of a batch of {self.batch}, "
                 "expected a divisor of it"
             )
+        if self.keep_every < 0:
+            raise ValueError(f"keep_every: got {self.keep_every}, expected 0 for none, or more")
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a positive number")

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mirage_jax.distributed import processes
 from mirage_jax.models import functional
 from mirage_jax.models.adapted import adapted
 from mirage_jax.models.functional import Params, abstract_params, flatten, unflatten
@@ -112,10 +113,13 @@ def tuned_world(world: WorldConfig, stage: DenoiserStageConfig) -> WorldConfig:
 
 
 def digest(params: Params) -> str:
-    """Return a SHA-256 of names, shapes, types and values: says which weights a LoRA belongs to."""
+    """Return a SHA-256 of names, shapes, types and values: says which weights a LoRA belongs to.
+
+    All processes of a run must call it, as it may gather parts of arrays.
+    """
     sha = hashlib.sha256()
     for path, leaf in flatten(params).items():
-        array: Any = np.asarray(leaf)
+        array: Any = processes.to_host(leaf)
         sha.update(f"{'/'.join(path)} {array.shape} {array.dtype};".encode())
         sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return sha.hexdigest()

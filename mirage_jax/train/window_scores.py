@@ -80,7 +80,7 @@ def score_pictures(
     codec: CodecWeights,
     val: ValidationWindows,
     predictions: dict[str, list[Any]],
-    path: Path,
+    path: Path | None,
 ) -> dict[str, float]:
     """Decode predictions, write a sheet of pictures and return PSNR in dB over the new frames.
 
@@ -88,7 +88,7 @@ def score_pictures(
         codec: frozen codec.
         val: the windows.
         predictions: name -> for each batch [b, T, h, w, c] target latents.
-        path: PNG: for each shown window the truth and then each prediction, one row each.
+        path: PNG: for each shown window the truth and then each prediction, one row each; or None.
 
     Returns:
         `psnr_<name>` of each prediction and `psnr_copy` of repeating the last given frame.
@@ -109,5 +109,6 @@ def score_pictures(
                 scores.setdefault(f"psnr_{name}", []).append(psnr(frames, new))
         for window in range(min(_SHOWN_WINDOWS, len(new))):
             rows += [frames[window, shown] for frames in pictures.values()]
-    write_sheet(path, rows)
+    if path is not None:
+        write_sheet(path, rows)
     return {name: float(np.concatenate(parts).mean()) for name, parts in scores.items()}

@@ -20,7 +20,7 @@ from mirage_jax.data.captions import ClipTexts, draw_dropped
 from mirage_jax.data.sampling import clip_indices
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.prng import Purpose, generator_for
-from mirage_jax.train.feed import Batch
+from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.latents import Latents
 from mirage_jax.train.window_config import WindowConfig
 from mirage_jax.train.window_references import draw_references
@@ -69,8 +69,11 @@ def draw_batch(
     seed: int,
     step: int,
     batch: int,
+    rows: Rows = None,
 ) -> Batch:
     """Return the arrays of the windows of one step; see `gather` for their meaning.
+
+    All windows of the batch are drawn, and those of `rows` (None: of all rows) gathered.
 
     With `config.references` there are also `references`, see `window_references.py`; with `texts`
     `text` [b, n, dt], the embedding of each clip's caption or, in dropped rows, of the empty
@@ -82,13 +85,15 @@ def draw_batch(
         draw_window(rng, latents, int(clip), row < config.num_first(batch), config, chunk)
         for row, clip in enumerate(clips)
     ]
-    arrays = gather(latents, windows, chunk, config.memory_frames)
+    own = np.arange(batch) if rows is None else np.asarray(rows)
+    arrays = gather(latents, [windows[row] for row in own], chunk, config.memory_frames)
     if config.references and chunk.references.most:
-        arrays |= draw_references(rng, latents, windows, chunk)
+        drawn = draw_references(rng, latents, windows, chunk)
+        arrays |= {name: array[own] for name, array in drawn.items()}
     if texts is None:
         return arrays
     dropped = draw_dropped(seed, step, batch, config.text_dropout)
-    return arrays | {"text": texts.embed(clips, dropped)}
+    return arrays | {"text": texts.embed(clips[own], dropped[own])}
 
 
 def draw_window(

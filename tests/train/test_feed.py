@@ -1,31 +1,49 @@
 """Batches come in the order of the steps, from any start, and failures with them."""
 
 import threading
+import time
 
 import pytest
 
-from mirage_jax.train.feed import prefetch
+from mirage_jax.train.feed import Feed
 
 
-def test_prefetch_yields_every_step_in_order_from_any_start():
-    assert list(prefetch(lambda step: step * step, 3, 9)) == [9, 16, 25, 36, 49, 64]
-    assert list(prefetch(lambda step: step, 4, 4)) == []
+def test_feed_yields_every_step_in_order_from_any_start():
+    assert list(Feed(lambda step: step * step, 3, 9)) == [9, 16, 25, 36, 49, 64]
+    assert list(Feed(lambda step: step, 4, 4)) == []
 
 
-def test_prefetch_raises_at_the_step_that_failed():
+def test_feed_raises_at_the_step_that_failed():
     def batch_at(step):
         if step == 2:
             raise OSError("damaged record")
         return step
 
-    batches = prefetch(batch_at, 0, 9)
+    batches = Feed(batch_at, 0, 9)
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(OSError, match="damaged record"):
         next(batches)
 
 
-def test_prefetch_ends_its_thread_when_closed_early():
-    batches = prefetch(lambda step: step, 0, 1000)
+def test_feed_ends_its_thread_when_closed_early():
+    batches = Feed(lambda step: step, 0, 1000)
     next(batches)
     batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("feed")]
+
+
+def test_feed_counts_the_time_for_which_batches_were_waited_for():
+    begun = threading.Event()
+
+    def slow(step):
+        begun.wait()
+        return step
+
+    feed = Feed(slow, 0, 2)
+    threading.Timer(0.2, begun.set).start()
+    assert next(feed) == 0
+    assert 0.1 < feed.waited < 10
+    before = feed.waited
+    time.sleep(0.2)
+    assert list(feed) == [1]
+    assert feed.waited - before < 0.1

@@ -15,14 +15,16 @@ import toy_stage
 from safetensors.numpy import load_file
 
 from mirage_jax.train import loop
-from mirage_jax.train.checkpoint import Checkpoints, check_config
+from mirage_jax.train.checkpoint import Checkpoints
+from mirage_jax.train.resume import check_config
+from mirage_jax.train.stopping import Reason
 
 ROOT = Path(__file__).parents[2]
 
 
 def train(workdir, **codec_train):
     objective = toy_stage.objective(**codec_train)
-    return loop.train(objective, 3, loop.RunOptions(workdir))
+    return loop.train(objective, 3, loop.RunOptions(workdir)).state
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +70,14 @@ def test_stopping_early_saves_once_and_goes_on_exactly(uninterrupted, tmp_path):
     objective = toy_stage.objective()
     batch = objective.batch
 
-    def batch_then_stop(step):
+    def batch_then_stop(step, rows=None):
         if step == 9:
             os.kill(os.getpid(), signal.SIGTERM)
-        return batch(step)
+        return batch(step, rows)
 
     objective.batch = batch_then_stop
-    stopped = loop.train(objective, 3, loop.RunOptions(tmp_path))
+    stopped, reason = loop.train(objective, 3, loop.RunOptions(tmp_path))
+    assert reason == Reason.PREEMPTED
     assert 0 < int(stopped.step) < 24
     assert Checkpoints(tmp_path / "codec" / "checkpoints").latest_step() == int(stopped.step)
     assert_same_bits(train(tmp_path), whole)

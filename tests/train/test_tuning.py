@@ -154,7 +154,7 @@ def test_a_run_keeps_the_lora_alone_and_goes_on_only_beside_the_same_weights(
     objective = objective_of("lora", latents, [weights], windows=windows)
     objective.stage = dataclasses.replace(objective.stage, steps=2)
     options = loop.RunOptions(tmp_path, weights=weights)
-    state = loop.train(objective, 0, options)
+    state = loop.train(objective, 0, options).state
     size = functional.count_params(state.params)
     assert {path.split("/")[0] for path in paths(state.params)} == {"lora"}
     assert functional.count_params(state.opt_state) == 2 * size + 1  # moments and a count
@@ -165,7 +165,7 @@ def test_a_run_keeps_the_lora_alone_and_goes_on_only_beside_the_same_weights(
     assert not (tmp_path / "denoiser.safetensors").exists()
     assert (tmp_path / "lora" / "pictures" / "lora_0000002.png").stat().st_size > 1000
 
-    assert int(loop.train(objective, 0, options).step) == 2
+    assert int(loop.train(objective, 0, options).state.step) == 2
     other = files.load_tree(weights / "denoiser.safetensors")
     other["head"]["linear"]["bias"] += 1.0
     files.save_params(tmp_path / "denoiser.safetensors", other)
