@@ -8,35 +8,29 @@ from __future__ import annotations
 
 import click
 
+from mirage_jax.cli.camera_flags import parse_intrinsics
 from mirage_jax.cli.prompt_flags import prompt_flags, resolve_prompts
 
 _DEFAULT_FRAMES = 65
-
-
-def _parse_intrinsics(ctx, param, value):
-    """Turn "fx,fy,cx,cy" into four numbers."""
-    if value is None:
-        return None
-    try:
-        numbers = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != 4:
-        raise click.BadParameter(f"got {value!r}, expected four numbers fx,fy,cx,cy in pixels")
-    return numbers
 
 
 @click.command(help=__doc__.split("\n\n")[0].split(": ", 1)[1].capitalize())
 @click.option("--scene", help="A geometry.npz, a picture, or a shipped scene's name.")
 @click.option("--depth", type=click.Path(), help="Depth of a picture: .npy or .npz, z-depth.")
 @click.option("--mask", type=click.Path(), help="Of a picture: non-zero where content is static.")
-@click.option("--intrinsics", callback=_parse_intrinsics, help="Of a picture: fx,fy,cx,cy.")
+@click.option("--intrinsics", callback=parse_intrinsics, help="Of a picture: fx,fy,cx,cy.")
 @click.option("--fov", type=float, help="Of a picture: horizontal field of view, degrees.")
 @click.option(
     "--path",
     default="out-and-back",
     show_default=True,
     help='Preset, keys such as "w*16 l*24", "recorded", or a camera file.',
+)
+@click.option(
+    "--path-as",
+    multiple=True,
+    metavar="WORD",
+    help="How to read a camera file that has two readings: c2w, w2c, opengl, pixels, ...",
 )
 @click.option(
     "--path-depth",
@@ -56,14 +50,15 @@ def _parse_intrinsics(ctx, param, value):
 @click.option("--resume", is_flag=True, help="Go on from the state in the output folder.")
 @click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
 def command(
-    scene, depth, mask, intrinsics, fov, path, path_depth, frames, seed, out, weights, steps,
-    solver, guidance, no_memory, no_compare, resume, fps, **text,
+    scene, depth, mask, intrinsics, fov, path, path_as, path_depth, frames, seed, out, weights,
+    steps, solver, guidance, no_memory, no_compare, resume, fps, **text,
 ) -> None:  # fmt: skip
     """Walks through a scene."""
     import dataclasses
     from pathlib import Path
 
     from mirage_jax import estimate
+    from mirage_jax.geometry.camera_files import reading_of
     from mirage_jax.rollout import depths, paths, shipped
     from mirage_jax.rollout import scene as scene_lib
     from mirage_jax.rollout import world as world_lib
@@ -78,7 +73,12 @@ def command(
     start = scene_lib.fit_scene(start, spec.frame_hw)
     stride = spec.chunk.temporal_stride
     walked = paths.resolve_path(
-        path, start, frames, default_frames=_DEFAULT_FRAMES, temporal_stride=stride
+        path,
+        start,
+        frames,
+        default_frames=_DEFAULT_FRAMES,
+        temporal_stride=stride,
+        reading=reading_of(path_as),
     )
     click.echo(f"scene {source}, world {folder}, path {path}, seed {seed}")
     for note in walked.notes:

@@ -26,6 +26,7 @@ COMMANDS = {
     "encode": ("mirage_jax.cli.encode", "Encode prompts for training and generation."),
     "export": ("mirage_jax.cli.export", "Gather trained weights into a world's folder."),
     "convert": ("mirage_jax.cli.convert", "Convert released weights, both ways."),
+    "cameras": ("mirage_jax.cli.cameras", "Read, judge, convert, draw and move cameras."),
     "memory": ("mirage_jax.cli.memory", "Look into a saved memory."),
 }
 

@@ -7,5 +7,5 @@ with the centre of the top-left pixel at (0.5, 0.5), z-depth in scene units with
 True = keep.
 
 Read next: ``camera.py``, ``projection.py``, ``depth.py``; then ``trajectories.py`` and ``keys.py``
-for paths, ``camera_files.py`` for files.
+for paths, ``camera_files/`` for files.
 """

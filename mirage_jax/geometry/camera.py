@@ -8,7 +8,7 @@ pytree and a size would become a traced leaf. Leading dimensions are a batch (us
 Products are written as sums and not with ``@``: accelerators multiply float32 matrices in bf16 or
 tf32 by default, which would move points by whole cells.
 
-Read next: ``projection.py`` (points and rays), ``trajectories.py``, ``camera_files.py``.
+Read next: ``projection.py`` (points and rays), ``trajectories.py``, ``camera_files/``.
 """
 
 from collections.abc import Sequence

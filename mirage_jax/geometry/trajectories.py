@@ -18,7 +18,7 @@ Presets (A = amplitude, D = depth scale; starts and stops are eased):
 * ``turn-left, turn-right``: turn by 90 A degrees on the spot.
 * ``static``: stay.
 
-The first four close. Read next: ``keys.py`` (paths typed as keys), ``camera_files.py``.
+The first four close. Read next: ``keys.py`` (paths typed as keys), ``camera_files/``.
 """
 
 import dataclasses

@@ -4,11 +4,12 @@ Every path starts at the scene's camera; a camera file is moved so that its firs
 Lengths of presets and keys follow the scene's typical depth. Frame counts are rounded up to
 whole groups by standing still at the end.
 Read next: `mirage_jax/geometry/trajectories.py`, `mirage_jax/geometry/keys.py`,
-`mirage_jax/geometry/camera_files.py`.
+`mirage_jax/geometry/camera_files/`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mirage_jax.geometry.camera import Camera, compose, invert_rigid, rescale_intrinsics
-from mirage_jax.geometry.camera_files import load_cameras
+from mirage_jax.geometry.camera_files import Reading, load_cameras
 from mirage_jax.geometry.depth import depth_scale
 from mirage_jax.geometry.keys import trajectory_from_keys
 from mirage_jax.geometry.trajectories import PRESETS, TrajectoryOptions, trajectory
@@ -26,6 +27,7 @@ from mirage_jax.rollout.scene import Scene
 from mirage_jax.world_model import FAR
 
 RECORDED = "recorded"
+_AS_THE_FORMAT_SAYS = Reading()
 _KEY_CHARACTERS = set("wsadijklqeuo.*0123456789 ")
 
 
@@ -44,7 +46,13 @@ class ResolvedPath(NamedTuple):
 
 
 def resolve_path(
-    text: str, scene: Scene, frames: int | None, *, default_frames: int, temporal_stride: int = 4
+    text: str,
+    scene: Scene,
+    frames: int | None,
+    *,
+    default_frames: int,
+    temporal_stride: int = 4,
+    reading: Reading = _AS_THE_FORMAT_SAYS,
 ) -> ResolvedPath:
     """Turn `--path` and `--frames` into cameras.
 
@@ -54,6 +62,7 @@ def resolve_path(
         frames: video frames wanted; None takes the path's own length, or the default for presets.
         default_frames: length of presets.
         temporal_stride: the codec's; the length is rounded up to 1 + stride * n.
+        reading: answers to what a camera file leaves open.
 
     Returns:
         One camera for each frame, and notes on anything that was changed.
@@ -73,8 +82,8 @@ def resolve_path(
                 f"geometry.npz with a path; choose one of {', '.join(PRESETS)}"
             )
         cameras = scene.path
-    elif Path(text).is_file():
-        cameras = _from_file(Path(text), scene)
+    elif Path(text).is_file() or (Path(text).is_dir() and not set(text) <= _KEY_CHARACTERS):
+        cameras = _from_file(Path(text), scene, reading)
     elif set(text) <= _KEY_CHARACTERS:
         cameras = trajectory_from_keys(text, scene.camera, typical_depth(scene))
     else:
@@ -110,10 +119,12 @@ def closes(cameras: Camera, tolerance: float = 1e-4) -> bool:
     return bool(near and np.abs(first[:3, :3] - last[:3, :3]).max() <= tolerance and moved)
 
 
-def _from_file(path: Path, scene: Scene) -> Camera:
+def _from_file(path: Path, scene: Scene, reading: Reading) -> Camera:
     """Read cameras, move them to the scene's start; files without intrinsics get the scene's."""
     intrinsics = np.asarray(scene.camera.intrinsics)
-    cameras, hw = load_cameras(path, intrinsics)
+    # Which world a transforms.json is in does not matter: the path is moved to the scene.
+    reading = dataclasses.replace(reading, world=reading.world or "original")
+    cameras, hw = load_cameras(path, intrinsics, reading)
     if hw is not None and hw != scene.depth.shape:
         cameras = cameras._replace(
             intrinsics=rescale_intrinsics(cameras.intrinsics, hw, scene.depth.shape)

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from mirage_jax.geometry.camera import Camera, rescale_intrinsics
 from mirage_jax.geometry.camera_files import (
     Geometry,
+    Reading,
     load_cameras,
     load_geometry,
     save_cameras,
@@ -16,6 +17,7 @@ from mirage_jax.geometry.camera_files import (
 )
 
 HW = (48, 64)
+AS_WRITTEN = Reading(matrices="c2w", world="original")
 
 
 def cameras(count: int = 5) -> Camera:
@@ -61,7 +63,9 @@ def one_camera(name: str, folder) -> tuple[Camera, tuple[int, int] | None]:
         np.savez(path, w2c=[w2c], intrinsics=k, image_height=48, image_width=64)
     else:
         np.save(path, np.array([c2w], np.float64))
-    return load_cameras(path, intrinsics=np.array([[32, 0, 32], [0, 36, 24], [0, 0, 1.0]]))
+    intrinsics = np.array([[32, 0, 32], [0, 36, 24], [0, 0, 1.0]])
+    reading = AS_WRITTEN if name in ("transforms.json", "path.npy") else Reading()
+    return load_cameras(path, intrinsics, reading)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,8 @@ def test_written_cameras_are_read_back(name, tmp_path):
     camera = cameras()
     path = tmp_path / "new folder" / name
     save_cameras(path, camera, HW)
-    again, hw = load_cameras(path, intrinsics=camera.intrinsics[0])
+    reading = AS_WRITTEN if name == "c.npy" else Reading()
+    again, hw = load_cameras(path, camera.intrinsics[0], reading)
     np.testing.assert_allclose(again.cam_to_world, camera.cam_to_world, atol=1e-6)
     if hw is not None:
         intrinsics = rescale_intrinsics(again.intrinsics, hw, HW)
@@ -110,7 +115,7 @@ def test_transforms_may_give_an_angle_in_place_of_a_focal_length(tmp_path):
     frame = {"transform_matrix": np.eye(4).tolist()}
     content = {"camera_angle_x": np.pi / 2, "w": 64, "h": 48, "frames": [frame]}
     (tmp_path / "t.json").write_text(json.dumps(content))
-    camera, hw = load_cameras(tmp_path / "t.json")
+    camera, hw = load_cameras(tmp_path / "t.json", reading=AS_WRITTEN)
     assert hw == HW
     np.testing.assert_allclose(camera.intrinsics[0], [[32, 0, 32], [0, 32, 24], [0, 0, 1]])
 
@@ -201,7 +206,7 @@ def test_a_truncated_file_is_named(name, kept, tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(ValueError, match=name):
-        load_cameras(path, intrinsics=cameras().intrinsics[0])
+        load_cameras(path, cameras().intrinsics[0], AS_WRITTEN)
 
 
 def test_pickled_objects_are_not_read(tmp_path):
@@ -210,7 +215,7 @@ def test_pickled_objects_are_not_read(tmp_path):
     np.save(tmp_path / "t.npy", np.array([{}]))
     with pytest.raises(ValueError, match=r"'w2c' holds Python objects"):
         load_cameras(tmp_path / "t.npz")
-    with pytest.raises(ValueError, match=r"t.npy: cannot be read as an array"):
+    with pytest.raises(ValueError, match=r"t.npy holds Python objects"):
         load_cameras(tmp_path / "t.npy", intrinsics=np.eye(3))
 
 
@@ -220,7 +225,7 @@ def test_a_header_that_promises_more_than_the_archive_holds_is_refused(tmp_path)
     huge = content.replace(b"'shape': (4, 4), }        ", b"'shape': (4, 400000000), }", 1)
     assert huge != content
     (tmp_path / "t.npz").write_bytes(huge)
-    with pytest.raises(ValueError, match=r"t.npz: (array 'w2c' is too large|cannot be read)"):
+    with pytest.raises(ValueError, match=r"t.npz: (array 'w2c' is too large|.*cannot be read)"):
         load_cameras(tmp_path / "t.npz")
 
 
@@ -244,13 +249,13 @@ def test_a_header_that_promises_more_than_the_archive_holds_is_refused(tmp_path)
 def test_broken_text_files_are_named_with_line_or_key(name, content, message, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
-        load_cameras(tmp_path / name)
+        load_cameras(tmp_path / name, reading=AS_WRITTEN)
 
 
 def test_pixel_intrinsics_beside_w2c_are_noticed(tmp_path):
     save_cameras(tmp_path / "w2c.txt", cameras(), HW)
     (tmp_path / "intrinsics.txt").write_text("500 500 320 240\n")
-    with pytest.raises(ValueError, match=r"intrinsics.txt: intrinsics are not normalised"):
+    with pytest.raises(ValueError, match=r"do not look as the format has them \(normalized\)"):
         load_cameras(tmp_path / "w2c.txt")
     (tmp_path / "intrinsics.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"intrinsics.txt: no such file"):
@@ -262,7 +267,7 @@ def test_missing_arrays_missing_files_and_missing_intrinsics_are_named(tmp_path)
     with pytest.raises(ValueError, match=r"expected also \['image_height', 'image_width', 'intr"):
         load_cameras(tmp_path / "t.npz")
     np.save(tmp_path / "c.npy", np.eye(4)[None])
-    with pytest.raises(ValueError, match="intrinsics are missing"):
+    with pytest.raises(ValueError, match=r"c.npy: intrinsics are missing"):
         load_cameras(tmp_path / "c.npy")
     with pytest.raises(FileNotFoundError, match=r"none.npz: no such file"):
         load_cameras(tmp_path / "none.npz")

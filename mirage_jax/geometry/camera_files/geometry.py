@@ -6,7 +6,7 @@ Arrays: ``depths`` [f, H, W], ``intrinsics`` [f, 3, 3] in pixels of the frames, 
 absent, the pictures are in ``clip.mp4`` or ``first_frame.png`` beside the file: their path is
 returned, and decoding them is left to the caller. The prompt is in ``clip.txt`` beside the file.
 
-Read next: ``../camera_files.py``.
+Read next: ``formats.py``.
 """
 
 import os
@@ -17,8 +17,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 
 from mirage_jax.geometry.camera import Camera, validate_camera
+from mirage_jax.geometry.camera_files.npz import (
+    MAX_CAMERA_BYTES,
+    array_shape,
+    read_npz,
+    write_npz,
+)
+from mirage_jax.geometry.camera_files.reading import Reading
+from mirage_jax.geometry.camera_files.stored import Stored
 from mirage_jax.geometry.depth import validate_depth
-from mirage_jax.geometry.files.npz import read_npz, write_npz
 
 _REQUIRED = ("depths", "intrinsics", "poses_c2w")
 _OPTIONAL = ("frames", "masks", "frame_indices", "original_size", "processed_size")
@@ -81,6 +88,20 @@ def load_geometry(path: str | os.PathLike[str]) -> Geometry:
             "the depths, rescale the intrinsics, and write the file again."
         )
     return geometry
+
+
+def read_geometry_cameras(path: Path, reading: Reading) -> Stored:
+    """Read the cameras of a geometry.npz; depths and frames are not touched."""
+    arrays = read_npz(path, _REQUIRED[1:], (), MAX_CAMERA_BYTES)
+    shape = array_shape(path, "depths")
+    if len(shape) != 3 or shape[:1] != arrays["poses_c2w"].shape[:1] or not all(shape):
+        raise ValueError(
+            f"{path}: depths do not go with the cameras: got {shape} against poses_c2w "
+            f"{arrays['poses_c2w'].shape}, expected [f, H, W] and [f, 4, 4]. Write the file again."
+        )
+    return Stored(
+        arrays["poses_c2w"], "c2w", intrinsics=arrays["intrinsics"], hw=(shape[1], shape[2])
+    )
 
 
 def save_geometry(path: str | os.PathLike[str], geometry: Geometry) -> None:
@@ -165,7 +186,7 @@ def _size(value: np.ndarray | None, what: str) -> tuple[int, int] | None:
     """Return (height, width) from an array of two integers."""
     if value is None:
         return None
-    if value.size != 2 or (np.asarray(value) <= 0).any():
+    if value.size != 2 or value.dtype.kind not in "fiu" or not ((value > 0) & (value < 1e9)).all():
         raise ValueError(
             f"{what} is not a size: got {value.tolist()}, expected [height, width]. Leave the "
             "array out if the size is unknown."

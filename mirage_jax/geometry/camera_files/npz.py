@@ -1,0 +1,149 @@
+"""Read and write npz and npy files that may come from strangers: no pickle, sizes checked first.
+
+Read next: ``geometry.py``, ``trajectory.py``, ``npy.py``.
+"""
+
+import math
+import os
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from mirage_jax.atomic import replacing
+
+MAX_ARRAY_BYTES = 4 << 30
+MAX_CAMERA_BYTES = 256 << 20
+
+
+def read_npz(
+    path: str | os.PathLike[str],
+    required: Collection[str],
+    optional: Collection[str] = (),
+    max_array_bytes: int = MAX_ARRAY_BYTES,
+) -> dict[str, np.ndarray]:
+    """Read the named arrays of an npz archive; other arrays are not touched.
+
+    Args:
+      path: the archive.
+      required: names that must be there.
+      optional: names that are read if present.
+      max_array_bytes: largest array accepted, checked on the header before memory is taken.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not an npz archive, truncated, an array missing, too large, or holding objects.
+    """
+    members = array_names(path)
+    missing = sorted(set(required) - members)
+    if missing:
+        raise ValueError(
+            f"{path}: arrays are missing: got {sorted(members)[:20]}, expected also {missing}. "
+            "Check that this is the right kind of npz file."
+        )
+    wanted = [*required, *(name for name in optional if name in members)]
+    return {name: _read_member(path, name, max_array_bytes) for name in wanted}
+
+
+def array_names(path: str | os.PathLike[str]) -> set[str]:
+    """Return the names of the arrays of an npz archive, without reading them."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such file. Check the path.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except Exception as error:  # a broken archive makes zipfile raise many kinds
+        raise _broken(path, error) from error
+
+
+def array_shape(path: str | os.PathLike[str], name: str) -> tuple[int, ...]:
+    """Return the shape of one array of an npz archive, without reading it."""
+    with _opened(path, name)[0] as stream:
+        return _check_header(stream, f"{path}: array {name!r}", 1 << 62, 1 << 62)
+
+
+def read_npy(path: Path, max_bytes: int = MAX_CAMERA_BYTES) -> np.ndarray:
+    """Read one array from a .npy file.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not a .npy file, truncated, too large, or holding objects.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Check the path.")
+    with path.open("rb") as stream:
+        _check_header(stream, str(path), os.path.getsize(path), max_bytes)
+        stream.seek(0)
+        return _read_array(stream, path)
+
+
+def _read_member(path: str | os.PathLike[str], name: str, max_bytes: int) -> np.ndarray:
+    """Read one array after its header was checked."""
+    stream, size = _opened(path, name)
+    with stream:
+        _check_header(stream, f"{path}: array {name!r}", size, max_bytes)
+    with _opened(path, name)[0] as stream:
+        return _read_array(stream, path)
+
+
+def _opened(path: str | os.PathLike[str], name: str) -> tuple[IO[bytes], int]:
+    """Return a stream of one array of an archive, and how many bytes it announces."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.open(f"{name}.npy"), archive.getinfo(f"{name}.npy").file_size
+    except Exception as error:  # as above: an encrypted or half overwritten member
+        raise _broken(path, error) from error
+
+
+def _check_header(stream: IO[bytes], where: str, available: int, max_bytes: int) -> tuple[int, ...]:
+    """Return the shape that a header announces; raise unless it fits into what is there."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        first = version == (1, 0)
+        read_header = np.lib.format.read_array_header_1_0
+        read_header = read_header if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+        size = math.prod(shape) * dtype.itemsize
+        plain = min(shape, default=0) >= 0
+    except Exception as error:  # the header is Python text: its parser raises many kinds
+        raise _broken(where, error) from error
+    if dtype.hasobject:
+        raise ValueError(
+            f"{where} holds Python objects: got dtype {dtype}, expected numbers. Objects need "
+            "pickle, which can run code; save plain arrays."
+        )
+    if not plain or size > min(max_bytes, available):
+        raise ValueError(
+            f"{where} is too large: got {shape} {dtype} = {size} bytes, expected at most "
+            f"{max_bytes} and no more than the file holds. Store fewer or smaller frames."
+        )
+    return shape
+
+
+def _read_array(stream: IO[bytes], path: str | os.PathLike[str]) -> np.ndarray:
+    try:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # damaged compressed data: zlib, zipfile and numpy errors
+        raise _broken(path, error) from error
+
+
+def _broken(path: str | os.PathLike[str], error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: cannot be read as arrays: got {error or type(error).__name__}, expected a "
+        "complete file written by numpy.save or numpy.savez. It may be truncated; copy it again."
+    )
+
+
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """Write arrays to a compressed npz in one step; entries that are None are left out."""
+    present = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
+    for name, array in present.items():
+        if array.dtype.hasobject:
+            raise TypeError(
+                f"array {name!r} holds Python objects: got dtype {array.dtype}, expected numbers. "
+                "Convert it before writing."
+            )
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **present)  # type: ignore[arg-type]
