@@ -2,7 +2,8 @@
 
 Without `--target` nothing is compiled: tokens, parameters and bytes on one device, from
 `mirage_jax/estimate.py`. With one, the real training step and the real chunk of a rollout are
-compiled ahead of time; see `mirage_jax/plan/`.
+compiled ahead of time; see `mirage_jax/plan/`. With `--memory` it is one latent memory, spread over
+all devices of the target, and what writing and reading it takes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ STAGES = ("denoiser", "branch", "lora", "full")
 
 
 @click.command()
-@click.option("--config", required=True, help="Config file and variant, e.g. configs/wan5b.py.")
+@click.option("--config", help="Config file and variant, e.g. configs/wan5b.py.")
+@click.option("--memory", type=float, help="Plan one memory of so many rows, e.g. 1e8, instead.")
 @click.option("--batch", type=click.IntRange(min=1), help="Clips at once; default: the config's.")
 @click.option("--target", help="Devices to plan for, e.g. v5p:4x4x4, v5e:16x16, tpu7x:4x4x4.")
 @click.option(
@@ -23,11 +25,19 @@ STAGES = ("denoiser", "branch", "lora", "full")
 @click.option("--mesh", help="Devices along each axis, as in fsdp=16,context=4; default: chosen.")
 @click.option("--no-compile", is_flag=True, help="Estimate only; takes seconds, not minutes.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def command(config, batch, target, stage, rollout, mesh, no_compile, as_json) -> None:
+def command(config, memory, target, no_compile, as_json, **run) -> None:
     """Says how large the models and runs of a config are, and what they need of a target."""
+    if (config is None) == (memory is None) or (memory and not target):
+        raise click.UsageError("give --config, or --memory with a --target; not both")
     if target:
         _choose_platform()
+    if memory:
+        _plan_memory(int(memory), target, no_compile, as_json)
+    else:
+        _plan_config(config, target, no_compile, as_json, **run)
 
+
+def _plan_config(config, target, no_compile, as_json, *, batch, stage, rollout, mesh) -> None:
     from mirage_jax.distributed.mesh import parse_mesh
     from mirage_jax.train import config as config_lib
 
@@ -68,19 +78,40 @@ def _estimate(world, names) -> None:
             click.echo(f"\n{world.name}: train --stage {name}\n{size.text(device)}")
 
 
+def _plan_memory(rows, target, no_compile, as_json) -> None:
+    import json
+
+    from mirage_jax.distributed.targets import parse_target
+    from mirage_jax.plan.memory import plan_memory
+
+    wanted = parse_target(target)
+    plan = plan_memory(rows, wanted, _devices(wanted, no_compile))
+    click.echo(plan.text())
+    if as_json:
+        click.echo(json.dumps(plan.values()))
+
+
+def _devices(target, no_compile):
+    """Return the target's devices to compile for, or None after saying why there are none."""
+    from mirage_jax.distributed.targets import compile_only_devices
+
+    if no_compile:
+        return None
+    try:
+        return compile_only_devices(target)
+    except LookupError as error:
+        click.echo(f"estimates only: {error.args[0]}")
+        return None
+
+
 def _plan(world, target, stage, rollout, no_compile, as_json) -> None:
     import json
 
-    from mirage_jax.distributed.targets import compile_only_devices, parse_target
+    from mirage_jax.distributed.targets import parse_target
     from mirage_jax.plan import make
 
     wanted = parse_target(target)
-    devices = None
-    if not no_compile:
-        try:
-            devices = compile_only_devices(wanted)
-        except LookupError as error:
-            click.echo(f"estimates only: {error.args[0]}")
+    devices = _devices(wanted, no_compile)
     plans = []
     for name in (stage,) if stage else STAGES:
         plans.append(make.plan_training(world, name, wanted, devices))

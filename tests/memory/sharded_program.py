@@ -1,11 +1,12 @@
 """Run by `test_memory_sharded.py` in a process of its own, where the CPU counts as eight devices.
 
-Prints one JSON object: for each case whether memory and reads are those of one device, bit for bit.
+Prints one JSON object: for each case whether memory and reads are those of one device, bit for bit;
+and what the compiled programs of a small and a large memory ask of each device.
 """
 
+import dataclasses
 import functools
 import json
-import re
 import sys
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from memory.slow_memory import make_rows, random_cameras
 
 from mirage_jax.memory import read, sharded, state, write
+from mirage_jax.plan.memory import Work, compile_memory
 
 HW, ROWS, WRITES, FRAMES = (6, 8), 160, 3, 8
 _RULES = {"capacity": 640, "channels": 3, "partitions": 8, "page_rows": 8, "voxel_size": 0.4}
@@ -84,24 +86,11 @@ def gradient_agrees():
     return bool(np.abs(one).max() > 0) and bool(np.allclose(one, many, rtol=1e-6))
 
 
-def collectives(capacity):
-    """Return how often each collective occurs in a compiled write and read, with their shapes."""
+def compiled(capacity):
+    """Return what a compiled write and read ask of each of the eight devices."""
     config = state.MemoryConfig(**_RULES | {"capacity": capacity}, retention="newest")
-    placement = sharded.Placement(jax.sharding.Mesh(np.array(jax.devices()), ("x",)), ("x",))
-    memory = jax.device_put(state.empty(config), placement.shardings())
-    rng = np.random.default_rng(0)
-    found = {}
-    for name, function, argument in (
-        ("write", sharded.write, make_rows(rng, ROWS, 3)),
-        ("read", functools.partial(sharded.read, grid_hw=HW), random_cameras(rng, FRAMES, HW)),
-    ):
-        step = functools.partial(function, config=config, placement=placement)
-        text = jax.jit(step).lower(memory, argument).compile().as_text()
-        calls = (
-            r"= (\(?[^=]*?) (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)\("
-        )
-        found[name] = sorted(f"{kind} {shape}" for shape, kind in re.findall(calls, text))
-    return found
+    programs = compile_memory(config, Work(4, FRAMES, HW), jax.devices())
+    return {name: dataclasses.asdict(program) for name, program in programs.items()}
 
 
 def main():
@@ -119,9 +108,8 @@ def main():
             found["over two of three axes, scattered"] = same(got, expected)
             found["some cells seen"] = bool(0.1 < expected[2].visibility.mean() < 1)
     found["gradient"] = gradient_agrees()
-    small, large = collectives(640), collectives(64000)
-    found["traffic independent of what is stored"] = small == large
-    sys.stdout.write(json.dumps({"same": found, "collectives": small}) + "\n")
+    programs = [compiled(capacity) for capacity in (640, 64000)]
+    sys.stdout.write(json.dumps({"same": found, "programs": programs}) + "\n")
 
 
 if __name__ == "__main__":

@@ -39,13 +39,19 @@ def test_writes_and_reads_are_the_same_on_one_two_four_and_eight_devices(outcome
 
 
 def test_collectives_move_new_rows_and_what_is_seen_but_nothing_stored(outcome):
-    write, read = outcome["collectives"]["write"], outcome["collectives"]["read"]
-    # One gather for each field of the new rows, one sum of four counts.
-    assert [line.split()[0] for line in write].count("all-gather") == 6
-    assert [line for line in write if "all-reduce" in line] == ["all-reduce s32[4]{0}"]
-    # Least depth, least order, tokens, and all else in one sum.
-    assert len(read) == 4
-    assert all("all-reduce" in line for line in read)
+    small, large = outcome["programs"]
+    for name in ("write", "read"):
+        assert small[name]["collectives"] == large[name]["collectives"]
+        assert small[name]["held"] < large[name]["held"] / 10
+    counts = {
+        name: {kind: traffic["count"] for kind, traffic in program["collectives"].items()}
+        for name, program in small.items()
+    }
+    # A gather for each field of the new rows and a sum of four counts; least depth, least order,
+    # tokens, and all else in one sum.
+    assert counts == {"write": {"all-gather": 6, "all-reduce": 1}, "read": {"all-reduce": 4}}
+    # New rows: position, token, origin, depth, time and keep, each whole on every device.
+    assert small["write"]["collectives"]["all-gather"]["bytes"] == 4 * 6 * 8 * (11 * 4 + 1)
 
 
 def test_partitions_must_be_a_multiple_of_the_devices_and_axes_those_of_the_mesh():

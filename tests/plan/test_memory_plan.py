@@ -1,0 +1,74 @@
+"""Plans of one memory over many devices, compiled for chips that are not here.
+
+On eight simulated devices the same programs are compiled by `tests/memory/test_memory_sharded.py`.
+"""
+
+import importlib.util
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from mirage_jax.cli import plan as plan_command
+from mirage_jax.distributed.targets import compile_only_devices, parse_target
+from mirage_jax.plan.memory import Work, plan_memory
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install 'jax[tpu]'"
+)
+
+
+def run(*arguments):
+    return CliRunner().invoke(plan_command.command, arguments)
+
+
+def test_a_plan_without_compiling_says_what_each_table_takes_of_a_device():
+    shown = run("--memory", "1e8", "--target", "v5e:8x8", "--no-compile", "--json")
+    assert shown.exit_code == 0, shown.output
+    values = json.loads(shown.output.splitlines()[-1])
+    assert values["rows"] >= 10**8
+    assert values["rows_per_device"] * 64 == values["rows"]
+    # Two bytes of each of 48 channels, three float32 of a position, a third of a bucket a row.
+    assert values["bytes"]["tokens"] == 96 * values["rows_per_device"]
+    assert values["bytes"]["positions"] == 12 * values["rows_per_device"]
+    assert values["bytes"]["directory"] >= 64 * values["rows_per_device"] / 3
+    assert values["fits"]
+    large = run("--memory", "1e9", "--target", "v5e:2x2", "--no-compile", "--json")
+    assert not json.loads(large.output.splitlines()[-1])["fits"]
+
+
+def test_a_plan_needs_a_config_or_a_memory_with_a_target():
+    for arguments in ((), ("--memory", "1e8"), ("--config", "x", "--memory", "1", "--target", "y")):
+        assert "give --config, or --memory with a --target" in run(*arguments).output
+
+
+@pytest.fixture(scope="module")
+def plans():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TPU_SKIP_MDS_QUERY", "1")
+        patch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+        patch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+        patch.setenv("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+        target = parse_target("v5e:8x8")
+        devices = compile_only_devices(target)
+        work = Work(frames=2, views=2)
+        return [plan_memory(rows, target, devices, work) for rows in (10**6, 10**7)]
+
+
+@needs_libtpu
+def test_traffic_of_64_chips_does_not_depend_on_what_is_stored(plans):
+    small, large = (plan.programs for plan in plans)
+    for name in ("write", "read"):
+        assert small[name].collectives == large[name].collectives
+    counts = {kind: traffic.count for kind, traffic in small["read"].collectives.items()}
+    # Least depth, least order, tokens, and all else in one sum.
+    assert counts == {"all-reduce": 4}
+
+
+@needs_libtpu
+def test_kernels_hold_less_than_a_megabyte_of_vector_memory_whatever_is_stored(plans):
+    for name, kernels in (("write", {"put_rows"}), ("read", {"walk_pages", "gather_rows"})):
+        sizes = [plan.programs[name].kernels for plan in plans]
+        assert sizes[0] == sizes[1]
+        assert set(sizes[0]) == kernels
+        assert all(0 < size < 2**20 for size in sizes[0].values())
