@@ -17,6 +17,12 @@ _ENDS = {"PREEMPTED": exit_codes.PREEMPTED, "INTERRUPTED": exit_codes.INTERRUPTE
 STAGES = ("codec", "depth", "denoiser", "branch", "lora", "full")
 
 
+class NotFinite(click.ClickException):
+    """A run that was given up; to start it again without a change would be in vain."""
+
+    exit_code = exit_codes.NOT_FINITE
+
+
 @click.command()
 @click.option("--config", required=True, help="Config file and variant, e.g. configs/doom.py:tiny.")
 @click.option("--stage", type=click.Choice(STAGES), required=True, help="What to train, see above.")
@@ -55,9 +61,19 @@ STAGES = ("codec", "depth", "denoiser", "branch", "lora", "full")
     "from that checkpoint, where the workdir has none.",
 )
 @processes_option
-def command(
-    config, stage, workdir, weights, data, steps, minutes, mesh, seed, resume, processes
-) -> None:
+@click.option(
+    "--profile",
+    metavar="FIRST:LAST",
+    help="Trace these updates, read with xprof or TensorBoard. While a run goes on: SIGUSR1, or "
+    "touch WORKDIR/STAGE/profile.",
+)
+@click.option(
+    "--wandb",
+    metavar="PROJECT",
+    default="",
+    help="Metrics to Weights & Biases too; WANDB_MODE=offline keeps them on this machine.",
+)
+def command(config, stage, workdir, weights, processes, **flags) -> None:
     """Trains one stage of a world.
 
     From scratch: codec, then depth, then denoiser. From given weights: branch (the memory branch
@@ -66,16 +82,21 @@ def command(
 
     A run that was stopped (Ctrl-C, a time limit, a kill) goes on exactly where it was when the same
     command is given again. Ctrl-C saves once and a second one ends at once. After SIGTERM, by which
-    machines are taken back, the run is saved and the exit code is 75: start it again.
+    machines are taken back, the run is saved and the exit code is 75: start it again. A run whose
+    updates are no longer finite ends with exit code 3 and names the clips.
     """
     from pathlib import Path
 
     from mirage_jax.distributed.mesh import parse_mesh
     from mirage_jax.train import config as config_lib
 
-    overrides = {"seed": seed, "data.directory": data, f"{stage}_train.steps": steps}
-    if mesh:
-        overrides |= {f"mesh.{axis}": size for axis, size in parse_mesh(mesh).items()}
+    overrides = {
+        "seed": flags["seed"],
+        "data.directory": flags["data"],
+        f"{stage}_train.steps": flags["steps"],
+    }
+    if flags["mesh"]:
+        overrides |= {f"mesh.{axis}": size for axis, size in parse_mesh(flags["mesh"]).items()}
     world = config_lib.replace(
         config_lib.load(config), {k: v for k, v in overrides.items() if v is not None}
     )
@@ -83,15 +104,36 @@ def command(
     with joined(processes) as report:
         from mirage_jax import estimate
         from mirage_jax.train import loop, stages
+        from mirage_jax.train.non_finite import NonFiniteError
 
+        watch = _watch_options(world, stage, flags["profile"], flags["wandb"])
         size = stages.estimate_stage(world, stage)
         if size is not None:
             report(size.text(estimate.device_bytes()))
-        given = Path(weights) if weights else None
-        objective = stages.make_objective(world, stage, Path(workdir), report, given)
-        options = loop.RunOptions(Path(workdir), minutes, world.mesh, given, resume, report)
-        reason = loop.train(objective, world.seed, options).reason
+        given, folder = Path(weights) if weights else None, Path(workdir)
+        objective = stages.make_objective(world, stage, folder, report, given)
+        options = loop.RunOptions(
+            folder, flags["minutes"], world.mesh, given, flags["resume"], report, watch
+        )
+        try:
+            reason = loop.train(objective, world.seed, options).reason
+        except NonFiniteError as error:
+            raise NotFinite(str(error)) from error
         if reason.name in _ENDS:
             report(f"{reason.name.lower()}: saved; the same command goes on from here")
     if reason.name in _ENDS:
         raise SystemExit(_ENDS[reason.name])
+
+
+def _watch_options(world, stage: str, profile: str | None, wandb: str):
+    """Return what to watch; only stages of the denoiser have their operations counted."""
+    from mirage_jax.plan import operations
+    from mirage_jax.train.profiler import parse_window
+    from mirage_jax.train.throughput import Work
+    from mirage_jax.train.watch import WatchOptions
+
+    work = None
+    if stage not in ("codec", "depth"):
+        count = operations.training_step(world, world.denoiser_stage(stage))
+        work = Work(count.tokens, count.model)
+    return WatchOptions(parse_window(profile) if profile else None, wandb, work)

@@ -10,5 +10,7 @@ PREEMPTED = 75
 FAILED = 1
 # What was asked for is wrong: a flag, a config, a file.
 MISTAKE = 2
+# Too many updates in a row were not finite; the same command would end the same way.
+NOT_FINITE = 3
 # What shells report of a program that ended by Ctrl-C; it was saved.
 INTERRUPTED = 130

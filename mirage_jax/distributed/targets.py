@@ -41,6 +41,17 @@ CHIPS: Mapping[str, Chip] = {
     "tpu7x": Chip(1153e12, 96e9, 3690e9, 600e9, per_chip=2),
     "h100": Chip(989e12, 80e9, 3350e9, 450e9),
 }
+# Parts of the names by which devices call themselves, in lower case; the first that fits.
+_KINDS = (
+    ("v5 lite", "v5e"),
+    ("v5e", "v5e"),
+    ("v5p", "v5p"),
+    ("tpu v5", "v5p"),
+    ("v6 lite", "v6e"),
+    ("v6e", "v6e"),
+    ("tpu7x", "tpu7x"),
+    ("h100 80gb hbm3", "h100"),
+)
 _INSTALL = {
     "tpu": 'libtpu is needed to compile for TPUs: pip install "mirage-jax[tpu]"',
     "gpu": "compiling for GPUs that are not there is not supported yet: plan on a host with GPUs",
@@ -86,6 +97,12 @@ def parse_target(text: str) -> Target:
             "v5p:4x4x4"
         )
     return Target(text, kind, tuple(int(part) for part in parts))
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """Return what a device of that `device_kind` can do, or None where it is not known."""
+    name = device_kind.lower()
+    return next((CHIPS[kind] for part, kind in _KINDS if part in name), None)
 
 
 def compile_only_devices(target: Target) -> list[Any]:

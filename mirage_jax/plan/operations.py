@@ -44,10 +44,12 @@ class StepOperations:
     Attributes:
         model: forward and backward pass: what utilisation is measured by.
         executed: with what the backward pass computes again.
+        tokens: that pass through the backbone, references included.
     """
 
     model: float
     executed: float
+    tokens: float
 
 
 def forward_pass(config: DenoiserConfig, frame_tokens: int, frames: int, references: int) -> Pass:
@@ -96,7 +98,7 @@ def training_step(world: WorldConfig, stage: DenoiserStageConfig) -> StepOperati
         (first, chunk.latent_frames, 0),
         (stage.batch - first, chunk.latent_frames + chunk.preceding, references),
     )
-    model = executed = 0.0
+    model = executed = seen = 0.0
     for rows, frames, references in groups:
         one = forward_pass(world.denoiser, tokens, frames, references)
         weights = one.backbone + one.branch
@@ -104,7 +106,8 @@ def training_step(world: WorldConfig, stage: DenoiserStageConfig) -> StepOperati
         again = {"none": 0.0, "dots": one.attention, "full": one.total}[world.denoiser.remat]
         model += rows * (one.total + backward)
         executed += rows * (one.total + backward + again)
-    return StepOperations(model, executed)
+        seen += rows * tokens * (frames + references)
+    return StepOperations(model, executed, seen)
 
 
 def _trained_products(one: Pass, stage: DenoiserStageConfig) -> float:

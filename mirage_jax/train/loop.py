@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +30,6 @@ from mirage_jax.distributed.mesh import MeshConfig, describe, make_mesh
 from mirage_jax.models.functional import count_params
 from mirage_jax.train.checkpoint import Checkpoints, Keep
 from mirage_jax.train.feed import Feed
-from mirage_jax.train.metrics import Means, MetricWriter
 from mirage_jax.train.objective import Objective
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.placement import Placement, abstract_state, drawn, placed_like
@@ -40,6 +38,7 @@ from mirage_jax.train.state import TrainState, new_state
 from mirage_jax.train.step import make_step
 from mirage_jax.train.stopping import Reason, StopRequests
 from mirage_jax.train.tuning import digest
+from mirage_jax.train.watch import Watch, WatchOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +53,7 @@ class RunOptions:
         weights: folder that given weights came from, noted beside the checkpoints.
         resume: "auto", "never" or a path, see `mirage_jax/train/resume.py`.
         report: called with each line of text meant for the user, in the first process only.
+        watch: what to watch beside what is always watched.
     """
 
     workdir: Path
@@ -62,6 +62,7 @@ class RunOptions:
     weights: Path | None = None
     resume: str = "auto"
     report: Callable[[str], None] = lambda line: None
+    watch: WatchOptions = WatchOptions()
 
 
 class Result(NamedTuple):
@@ -86,11 +87,12 @@ def train(objective: Objective, seed: int, options: RunOptions) -> Result:
     Raises:
         ValueError: if the workdir holds a checkpoint of another model.
         SaveError: if a checkpoint could not be written.
-        FloatingPointError: if no update of a whole log interval was finite.
+        NonFiniteError: if too many updates in a row were not finite.
     """
     if not processes.is_first():
         options = dataclasses.replace(options, report=lambda line: None)
     stage, directory = objective.stage, options.workdir / objective.name
+    watch = Watch(objective, directory, options.watch, options.report, writes=processes.is_first())
     mesh = make_mesh(options.mesh)
     placement = Placement(mesh, options.mesh.whole_below)
     params, fixed = _parameters(objective, placement)
@@ -113,11 +115,12 @@ def train(objective: Objective, seed: int, options: RunOptions) -> Result:
         step_fn = make_step(
             objective.loss, optimizer, stage, seed, shardings, shared=objective.shared
         )
-        with _metrics(directory, int(state.step), options.report) as write:
-            run = _Run(objective, mesh, placement, step_fn, checkpoints, options, write)
+        with watch.running(int(state.step)):
+            run = _Run(objective, mesh, placement, step_fn, checkpoints, options, watch)
             result = run.go_on(state, fixed)
     if result.reason != Reason.PREEMPTED:
         _export(objective, result.state, fixed, options)
+    watch.close()
     return result
 
 
@@ -131,39 +134,36 @@ class _Run:
     step_fn: Any
     checkpoints: Checkpoints
     options: RunOptions
-    write: Callable[[int, dict[str, float], str], None]
+    watch: Watch
 
     def go_on(self, state: TrainState, fixed: Any) -> Result:
         """Run steps from that of `state` on."""
-        stage, start = self.objective.stage, int(state.step)
+        stage, start, watch = self.objective.stage, int(state.step), self.watch
         stop, reason = StopRequests(self.options.minutes), None
-        means, since = Means(), time.monotonic()
-        previous: dict[str, jax.Array] = {}
         feed = Feed(_placed(self.objective, self.placement), start, stage.steps)
         with stop.listening(), contextlib.closing(feed):
-            for step, batch in enumerate(_with_bar(feed, start, stage.steps), start + 1):
-                with jax.set_mesh(self.mesh), jax.transfer_guard("disallow"):
+            batches = _with_bar(watch.feeding(feed), start, stage.steps)
+            for step, batch in enumerate(batches, start + 1):
+                with (
+                    watch.updating(step),
+                    jax.set_mesh(self.mesh),
+                    jax.transfer_guard("disallow"),
+                ):
                     state, metrics = self.step_fn(state, fixed, batch)
                 # The host runs one step ahead and no more, so that a request to stop is soon met.
-                jax.block_until_ready(previous)
-                previous = metrics
-                means.add(metrics)
+                watch.updated(step, metrics)
                 if step % stage.log_steps == 0 or step == stage.steps:
-                    values = means.take()
-                    _check_progress(values, step)
-                    now = time.monotonic()
-                    values["steps_per_second"] = min(stage.log_steps, step - start) / (now - since)
-                    since = now
-                    self.write(step, values, "train")
+                    watch.log(step)
                 self.checkpoints.check()
                 reason = stop.reason(step)
                 if reason or step % stage.checkpoint_steps == 0 or step == stage.steps:
-                    self.checkpoints.save(state)
+                    with watch.during("checkpoint"):
+                        self.checkpoints.save(state)
                 if reason == Reason.PREEMPTED:
                     break
                 if step % stage.validate_steps == 0 or step == stage.steps:
-                    self._validate(state, fixed, step)
-                    since = time.monotonic()
+                    with watch.during("validation"):
+                        self._validate(state, fixed, step)
                 if reason:
                     break
         return Result(state, reason or Reason.DONE)
@@ -172,19 +172,7 @@ class _Run:
         folder = self.options.workdir / self.objective.name / "pictures"
         shown = folder if processes.is_first() else None
         scores = self.objective.validate(state.exported, fixed, step, shown)
-        self.write(step, scores, "val")
-
-
-@contextlib.contextmanager
-def _metrics(
-    directory: Path, start: int, report: Callable[[str], None]
-) -> Iterator[Callable[[int, dict[str, float], str], None]]:
-    """Yield what writes metrics: in the first process a `MetricWriter`, nothing in the others."""
-    if not processes.is_first():
-        yield lambda step, values, prefix: None
-        return
-    with contextlib.closing(MetricWriter(directory, start, report)) as writer:
-        yield writer.write
+        self.watch.write(step, scores, "val")
 
 
 def _export(objective: Objective, state: TrainState, fixed: Any, options: RunOptions) -> None:
@@ -255,14 +243,6 @@ def _placed(objective: Objective, placement: Placement) -> Callable[[int], Any]:
         return placement.put_batch(objective.batch(step, own), rows, objective.shared)
 
     return batch_at
-
-
-def _check_progress(values: dict[str, float], step: int) -> None:
-    if values["skipped"] == 1.0:
-        raise FloatingPointError(
-            f"training: no update up to step {step} was finite since the last log line; "
-            "lower the learning rate or look for bad values in the data"
-        )
 
 
 def _with_bar(batches: Iterator[Any], start: int, steps: int) -> Iterator[Any]:

@@ -1,16 +1,18 @@
 """Where numbers go while training.
 
-A log line, a JSON line and TensorBoard, all three by `MetricWriter.write`.
+A log line, a JSON line, TensorBoard and, if wished, Weights & Biases, all by `MetricWriter.write`.
 
 Conventions: one record per log step with `step` and the mean of each metric since the last record.
 On resume, records after the resumed step are dropped from the file, so it reads like that of an
-uninterrupted run.
-Read next: `mirage_jax/train/loop.py`.
+uninterrupted run. Weights & Biases cannot drop any: there, repeated steps show twice along its own
+axis, and once along `step`.
+Read next: `mirage_jax/train/watch.py`.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ import jax
 import numpy as np
 import tensorboardX
 
+from mirage_jax.atomic import write_text
+
 
 class MetricWriter:
     """Writes scalar metrics of one stage.
@@ -26,7 +30,25 @@ class MetricWriter:
     They go to `report`, to `metrics.jsonl` and to TensorBoard event files in `directory`.
     """
 
-    def __init__(self, directory: Path, start_step: int, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        start_step: int,
+        report: Callable[[str], None],
+        wandb_project: str = "",
+    ) -> None:
+        """Open the files.
+
+        Args:
+            directory: of the stage.
+            start_step: updates made before; what was written after them is dropped.
+            report: called with a line for each record.
+            wandb_project: also log to this project of Weights & Biases; "" for none.
+
+        Raises:
+            ValueError: if that is wished and the package is missing.
+        """
+        self._run = _wandb_run(directory, wandb_project) if wandb_project else None
         directory.mkdir(parents=True, exist_ok=True)
         self._report = report
         path = directory / "metrics.jsonl"
@@ -38,17 +60,21 @@ class MetricWriter:
 
     def write(self, step: int, values: dict[str, float], prefix: str) -> None:
         """Write one record; `prefix` ("train" or "val") goes before each name."""
-        record = {f"{prefix}/{name}": round(float(value), 6) for name, value in values.items()}
+        record = {f"{prefix}/{name}": float(f"{value:.6g}") for name, value in values.items()}
         self._report(f"step={step} " + " ".join(f"{k}={v:.5g}" for k, v in record.items()))
         self._lines.write(json.dumps({"step": step, **record}) + "\n")
         self._lines.flush()
         for name, value in record.items():
             self._board.add_scalar(name, value, step)
+        if self._run is not None:
+            self._run.log({"step": step, **record})
 
     def close(self) -> None:
         """Flush and close the files."""
         self._lines.close()
         self._board.close()
+        if self._run is not None:
+            self._run.finish()
 
 
 class Means:
@@ -78,6 +104,30 @@ class Means:
         }
 
 
+def _wandb_run(directory: Path, project: str) -> Any:
+    """Go on with the run of this folder, or begin it; WANDB_MODE=offline keeps it on this machine.
+
+    Runs of one folder are one run there, by an id kept in the folder.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError(
+            f"--wandb: got project {project!r}, but the package wandb is not installed; "
+            'pip install "mirage-jax[wandb]"'
+        ) from error
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "wandb_id"
+    if not path.exists():
+        write_text(path, uuid.uuid4().hex[:12])
+    name = "/".join(directory.resolve().parts[-2:])
+    run = wandb.init(
+        project=project, name=name, id=path.read_text(), resume="allow", dir=str(directory)
+    )
+    run.define_metric("*", step_metric="step")
+    return run
+
+
 def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
@@ -88,4 +138,4 @@ def _drop_after(path: Path, step: int) -> None:
                 kept.append(line)
         except json.JSONDecodeError:
             continue  # a line cut short by a kill
-    path.write_text("".join(line + "\n" for line in kept))
+    write_text(path, "".join(line + "\n" for line in kept))

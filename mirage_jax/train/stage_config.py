@@ -30,6 +30,7 @@ class StageConfig:
         weight_decay: of arrays with two or more axes.
         clip_norm: bound on the global gradient norm.
         ema_decay: of the exported moving average; 0 keeps none and exports the parameters.
+        max_skipped: so many updates in a row that are not finite end the run.
         frozen: shell-style patterns of parameter names that do not move.
         log_steps, validate_steps, checkpoint_steps: every how many updates each happens.
         keep_last: so many of the newest checkpoints are kept.
@@ -49,6 +50,7 @@ class StageConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     ema_decay: float = 0.999
+    max_skipped: int = 10
     frozen: tuple[str, ...] = ()
     log_steps: int = 50
     validate_steps: int = 500
@@ -62,6 +64,7 @@ class StageConfig:
             "steps",
             "batch",
             "accumulate",
+            "max_skipped",
             "log_steps",
             "validate_steps",
             "checkpoint_steps",
