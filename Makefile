@@ -24,7 +24,7 @@ test: env ## run the tests
 
 parity: ## compare with Diffusers and Transformers at random small sizes (needs PyTorch: 3 GB)
 	@launch/make_env.sh parity
-	$(VENV)/bin/python -m pytest tests/parity
+	$(VENV)/bin/python -m pytest tests/parity tests/geometry/test_camera_peers.py
 
 lint: env ## check style, formatting and types
 	$(VENV)/bin/python -m ruff check .

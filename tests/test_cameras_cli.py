@@ -8,7 +8,15 @@ from camera_path_cases import position_error, random_path, rotation_error
 from click.testing import CliRunner
 
 from mirage_jax.cli.main import cli
-from mirage_jax.geometry.camera_files import load_geometry, read_cameras, write_cameras
+from mirage_jax.geometry.camera_files import (
+    Geometry,
+    load_geometry,
+    read_cameras,
+    save_geometry,
+    write_cameras,
+)
+from mirage_jax.geometry.path_alignment import rescaled_lengths
+from mirage_jax.rollout.scene import read_picture
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -81,3 +89,46 @@ def test_mistakes_are_answered_in_one_message(arguments, message, tmp_path):
     output = run("info", tmp_path / arguments[0], *arguments[1:], code=2)
     assert message in output
     assert "Traceback" not in output
+
+
+def test_align_reports_what_is_left_and_writes_the_moved_path(tmp_path):
+    path = random_path(6)
+    write_cameras(tmp_path / "a.npz", path)
+    moved = rescaled_lengths(path, 3.0)
+    write_cameras(tmp_path / "b.npz", moved)
+    found = json.loads(
+        run("align", tmp_path / "a.npz", tmp_path / "c.npz", "--reference", tmp_path / "b.npz",
+            "--json")
+    )  # fmt: skip
+    assert found["scale"] == pytest.approx(3.0)
+    assert found["relative_rms"] < 1e-9
+    assert found["matched_by"] == "names"
+    assert position_error(read_cameras(tmp_path / "c.npz"), moved) < 1e-9
+    text = run("align", tmp_path / "a.npz", tmp_path / "c.npz", "--reference", tmp_path / "b.npz")
+    assert "position rms" in text
+    run("align", tmp_path / "a.npz", tmp_path / "d.tum", "--first-view", "--scale", "2")
+    np.testing.assert_allclose(read_cameras(tmp_path / "d.tum").cam_to_world[0], np.eye(4))
+    assert "needs --reference" in run("align", tmp_path / "a.npz", tmp_path / "e.npz", code=2)
+
+
+def test_resample_writes_as_many_cameras_as_asked_for(tmp_path):
+    write_cameras(tmp_path / "a.npz", random_path(4))
+    run("resample", tmp_path / "a.npz", tmp_path / "b.npz", "--frames", 33)
+    assert len(read_cameras(tmp_path / "b.npz")) == 33
+    assert "either frames or fps" in run("resample", tmp_path / "a.npz", tmp_path / "c.npz", code=2)
+
+
+def test_plot_draws_the_path_and_the_points_where_they_are(tmp_path):
+    camera = random_path(3).rescaled((12, 16)).camera()
+    depths = np.full((3, 12, 16), 4.0, np.float32)
+    save_geometry(tmp_path / "geometry.npz", Geometry(depths, camera))
+    text = run("plot", tmp_path / "geometry.npz", "--out", tmp_path / "with.png")
+    assert "points of" in text
+    run("convert", tmp_path / "geometry.npz", tmp_path / "bare.npz")
+    run("plot", tmp_path / "bare.npz", "--out", tmp_path / "without.png")
+    with_points, without = (read_picture(tmp_path / name) for name in ("with.png", "without.png"))
+    assert with_points.shape == without.shape
+    # Grey dots of the depth, and lines in the colours of the first and the last camera.
+    assert (with_points == 140).all(axis=-1).sum() > 100 > (without == 140).all(axis=-1).sum()
+    for color in ((0x0A, 0x9D, 0x8F), (0xE0, 0x47, 0x5B)):
+        assert (without == color).all(axis=-1).sum() > 50

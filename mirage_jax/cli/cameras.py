@@ -75,6 +75,93 @@ def convert(
     _write(path, target, target_kind, as_json)
 
 
+@command.command()
+@_SOURCE
+@reading_flags
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG.")
+@click.option(
+    "--points",
+    type=click.Path(path_type=Path),
+    help="Of the scene: geometry.npz, .ply, .npy, or COLMAP's points3D.",
+)
+def plot(source: Path, kind: str | None, out: Path, points: Path | None, **flags: Any) -> None:
+    """Draw SOURCE from above and from the side, with frusta, over the scene's points.
+
+    The points of a geometry.npz and of a COLMAP model are drawn without being asked for.
+    """
+    from mirage_jax.eval.camera_view import write_camera_view
+    from mirage_jax.eval.scene_points import load_points
+
+    path = _read(source, kind, flags)
+    points = points or _points_beside(source)
+    scene = None if points is None else load_points(points)
+    write_camera_view(out, path, f"{source.name}: {len(path)} cameras", scene)
+    click.echo(f"written to {out}" + ("" if points is None else f", points of {points}"))
+
+
+@command.command()
+@_SOURCE
+@_TARGET
+@reading_flags
+@click.option("--reference", type=click.Path(path_type=Path), help="Path to bring SOURCE onto.")
+@click.option("--reference-as", multiple=True, metavar="WORD", help="How to read the reference.")
+@click.option("--first-view", is_flag=True, help="First camera onto the reference's, or identity.")
+@click.option("--rigid", is_flag=True, help="Rotate and move only: keep the lengths.")
+@click.option("--scale", type=float, help="First multiply lengths, as by 4 for metres / 4.")
+@_TO
+@_JSON
+def align(
+    source: Path, target: Path, kind: str | None, reference: Path | None,
+    reference_as: tuple[str, ...], first_view: bool, rigid: bool, scale: float | None,
+    target_kind: str | None, as_json: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Move SOURCE into another world and write TARGET.
+
+    With --reference by the similarity (scale, rotation, translation) that fits best, and what is
+    left over is reported; with --first-view by the first camera alone.
+    """
+    from mirage_jax.geometry import path_alignment
+    from mirage_jax.geometry.camera_files import read_cameras, reading_of
+
+    if reference is None and not first_view and scale is None:
+        raise click.UsageError("align needs --reference, --first-view or --scale")
+    path = _read(source, kind, flags)
+    goal = None if reference is None else read_cameras(reference, reading_of(reference_as))
+    if scale is not None:
+        path = path_alignment.rescaled_lengths(path, scale)
+    if first_view:
+        first = None if goal is None else goal.cam_to_world[0]
+        _write(path_alignment.align_first_view(path, first), target, target_kind, as_json)
+    elif goal is None:
+        _write(path, target, target_kind, as_json)
+    else:
+        found = path_alignment.align(path, goal, with_scale=not rigid)
+        _write(found.path, target, target_kind, as_json, **found.report())
+
+
+@command.command()
+@_SOURCE
+@_TARGET
+@reading_flags
+@click.option("--frames", type=click.IntRange(min=1), help="How many cameras to write.")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Cameras a second.")
+@_TO
+@_JSON
+def resample(
+    source: Path, target: Path, kind: str | None, frames: int | None, fps: float | None,
+    target_kind: str | None, as_json: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Pass smoothly through the cameras of SOURCE at evenly spaced times and write TARGET.
+
+    Keyframes become a path with --frames. Where SOURCE has no times its cameras are taken as
+    evenly spaced, 16 a second.
+    """
+    from mirage_jax.geometry import interpolation
+
+    path = _read(source, kind, flags)
+    _write(interpolation.resample(path, frames, fps), target, target_kind, as_json)
+
+
 def _read(source: Path, kind: str | None, flags: dict[str, Any], strict: bool = True) -> Any:
     """Read a path as the flags say."""
     from mirage_jax.geometry.camera_files import read_cameras
@@ -97,8 +184,23 @@ def _report(path: Any, target: Path, kind: str, as_json: bool, **more: Any) -> N
     for note in path.notes:
         click.echo(f"note: {note}")
     for name, value in more.items():
-        click.echo(f"{name.replace('_', ' ')}: {value:.6g}" if isinstance(value, float) else value)
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        click.echo(f"{name.replace('_', ' '):<14}{shown}")
     click.echo(f"{len(path)} cameras written to {target} ({kind})")
+
+
+def _points_beside(source: Path) -> Path | None:
+    """Return the file of points that belongs to a camera file, if there is one."""
+    from mirage_jax.geometry.camera_files import detect
+
+    kind, file = detect(source)
+    if kind == "geometry":
+        return file
+    if kind.startswith("colmap"):
+        folder = file if file.is_dir() else file.parent
+        points = folder / f"points3D{'.txt' if kind == 'colmap-text' else '.bin'}"
+        return points if points.is_file() and points.stat().st_size > 100 else None
+    return None
 
 
 def _typical_depth(source: Path, given: str | None) -> float | None:

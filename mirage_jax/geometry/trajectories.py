@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.interpolate import PchipInterpolator
-from scipy.spatial.transform import Rotation, RotationSpline, Slerp
+from scipy.spatial.transform import Rotation
 
 from mirage_jax.geometry.camera import Camera, validate_camera
 from mirage_jax.geometry.easing import once_around, there_and_back
+from mirage_jax.geometry.interpolation import interpolate_intrinsics, interpolate_matrices
 
 # How far beyond the field of view out-and-back turns: clear of it even when edges are soft.
 _TURN_MARGIN_DEGREES = 22.0
@@ -210,21 +210,10 @@ def interpolate_cameras(keyframes: Camera, frames: int) -> Camera:
         )
     if frames < 1:
         raise ValueError(f"frames is out of range: got {frames}, expected at least 1.")
-    count = len(poses)
-    times = np.linspace(0.0, max(count - 1, 1), frames)
-    path = np.tile(np.eye(4), (frames, 1, 1))
-    matrices = np.tile(intrinsics[0], (frames, 1, 1)).astype(np.float64)
-    if count == 1:
-        path[:] = poses[0]
-    else:
-        knots = np.arange(count)
-        rotations = Rotation.from_matrix(poses[:, :3, :3])
-        turning = (Slerp if count == 2 else RotationSpline)(knots, rotations)
-        path[:, :3, :3] = turning(times).as_matrix()
-        path[:, :3, 3] = PchipInterpolator(knots, poses[:, :3, 3])(times)
-        matrices = PchipInterpolator(knots, intrinsics)(times)
-        path[-1], matrices[-1] = poses[-1], intrinsics[-1]
-    path[0], matrices[0] = poses[0], intrinsics[0]
+    knots = np.arange(len(poses), dtype=np.float64)
+    times = np.linspace(0.0, max(len(poses) - 1, 1), frames)
+    path = interpolate_matrices(poses, knots, times)
+    matrices = interpolate_intrinsics(intrinsics, knots, times)
     return Camera(path.astype(np.float32), matrices.astype(np.float32))
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "CameraPath",
     "Geometry",
     "Reading",
+    "detect",
     "load_cameras",
     "load_geometry",
     "path_of",

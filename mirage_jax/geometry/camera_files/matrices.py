@@ -57,7 +57,7 @@ def from_quaternions(
     Raises:
       ValueError: a quaternion that is far from unit length, named with its place.
     """
-    length = np.linalg.norm(values, axis=-1)
+    length = np.linalg.norm(np.clip(values, -1e9, 1e9), axis=-1)
     bad = ~(np.abs(length - 1) < 1e-2)
     if bad.any():
         index = int(np.argmax(bad))
