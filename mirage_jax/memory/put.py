@@ -67,14 +67,16 @@ def _scatter(
         flat = table.reshape(-1, *table.shape[2:])
         return flat.at[place].set(values, mode="drop", unique_indices=True).reshape(table.shape)
 
-    positions = memory.positions.reshape(-1, 3, size)
-    positions = positions.at[page, :, slot].set(rows.positions, mode="drop", unique_indices=True)
+    def put_points(table: jax.Array, values: jax.Array) -> jax.Array:
+        paged = table.reshape(-1, 3, size).at[page, :, slot]
+        return paged.set(values, mode="drop", unique_indices=True).reshape(table.shape)
+
     orders = memory.order.reshape(-1, size)
     orders = orders.at[page, slot].set(order, mode="drop", unique_indices=True)
     return memory._replace(
-        positions=positions.reshape(memory.positions.shape),
+        positions=put_points(memory.positions, rows.positions),
         order=orders.reshape(memory.order.shape),
-        origin=put(memory.origin, rows.origin),
+        origin=put_points(memory.origin, rows.origin),
         depth=put(memory.depth, rows.depth),
         time=put(memory.time, rows.time),
         weight=put(memory.weight, arranged.weight) if memory.weight.size else memory.weight,
@@ -103,8 +105,7 @@ def _widen(
 def measure_pages(memory: LatentMemory) -> LatentMemory:
     """Return the memory with bounds, views and newest rows taken from all its rows anew."""
     present = memory.order != NO_ROW
-    seen = jnp.concatenate([memory.origin, memory.depth[..., None]], axis=-1)
-    seen = jnp.moveaxis(seen.reshape(*present.shape, 4), -1, -2)
+    depth = memory.depth.reshape(present.shape)[:, :, None]
 
     def span(values: jax.Array) -> jax.Array:
         low = jnp.where(present[:, :, None], values, jnp.inf).min(-1)
@@ -112,6 +113,6 @@ def measure_pages(memory: LatentMemory) -> LatentMemory:
 
     return memory._replace(
         bounds=span(memory.positions),
-        views=span(seen),
+        views=span(jnp.concatenate([memory.origin, depth], axis=2)),
         newest=jnp.where(present, memory.order, -1).max(-1),
     )

@@ -103,15 +103,18 @@ def _change_page(
         most = jnp.max(jnp.where(mine[:, None], values, -jnp.inf), axis=0)
         return jnp.concatenate([jnp.minimum(low, least), jnp.maximum(high, most)])
 
-    positions = jnp.where(taken, pick(part.positions).T, page["positions"].reshape(3, size))
+    def put_points(old: jax.Array, values: jax.Array) -> jax.Array:
+        return jnp.where(taken, pick(values).T, old.reshape(3, size)).reshape(-1)
+
     views = jnp.concatenate([part.origin, part.depth[:, None]], axis=1)
     changed = {
         name: put(page[name], getattr(part, name))
-        for name in ("order", "origin", "depth", "time", "weight")
+        for name in ("order", "depth", "time", "weight")
         if name in page
     }
     return changed | {
-        "positions": positions.reshape(-1),
+        "positions": put_points(page["positions"], part.positions),
+        "origin": put_points(page["origin"], part.origin),
         "bounds": widen(page["bounds"], part.positions),
         "views": widen(page["views"], views),
         "newest": jnp.maximum(page["newest"], jnp.max(jnp.where(mine, part.order, -1))),

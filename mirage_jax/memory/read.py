@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int32
 
 from mirage_jax.geometry.camera import Camera, camera_center
-from mirage_jax.memory.best_view import angle_between, log_ratio, most_similar_rows
 from mirage_jax.memory.fill import close_holes
 from mirage_jax.memory.state import (
     FEW_PAGES,
@@ -26,7 +25,10 @@ from mirage_jax.memory.state import (
     check_memory,
     page_table,
     token_table,
+    view_table,
 )
+from mirage_jax.ops.choose_rows import ViewRule, angle_between, log_ratio
+from mirage_jax.ops.choose_rows import choose_rows as most_similar_rows
 from mirage_jax.ops.gather_rows import gather_rows
 from mirage_jax.ops.platform import current_platform
 from mirage_jax.ops.rasterize_points import CellGrid, list_pages, rasterize_points
@@ -136,12 +138,14 @@ def choose_rows(
     name = "reference" if few and current_platform() == "cpu" else None
     nearest = rasterize_points(pages, camera, grid, work, name)
     if config.select == "nearest":
-        order = pages.order.reshape(-1)[jnp.maximum(nearest.row, 0)]
+        page, slot = jnp.divmod(jnp.maximum(nearest.row, 0), pages.order.shape[1])
+        order = pages.order.at[page, slot].get(mode="promise_in_bounds")
         return _keep_won(nearest.depth, order, nearest.row, least)
     surface = nearest.depth if least is None else least(nearest.depth)
-    keys = most_similar_rows(memory, camera, grid, config, surface, work)
-    row = jnp.where(keys.row == NO_ROW, -1, keys.row)
-    return _keep_won(keys.rank, keys.order, row, least)
+    rule = ViewRule(config.shell, config.same_place, config.offset_weight)
+    views = view_table(memory)
+    chosen = most_similar_rows(pages, views, camera, grid, surface, rule, implementation=name)
+    return _keep_won(*chosen, least)
 
 
 def _keep_won(
@@ -185,13 +189,16 @@ def gather(
     def take(table: jax.Array) -> jax.Array:
         return table.reshape(-1, *table.shape[2:]).at[row].get(mode="promise_in_bounds")
 
-    flat = frozen.positions.reshape(-1, 3, size)
-    position = flat.at[row // size, :, row % size].get(mode="promise_in_bounds")
-    x, y, z = jnp.moveaxis(position, -1, 0)
+    def take_points(table: jax.Array) -> jax.Array:
+        flat = table.reshape(-1, 3, size)
+        points = flat.at[row // size, :, row % size].get(mode="promise_in_bounds")
+        return jnp.moveaxis(points, -1, 0)
+
+    position = x, y, z = take_points(frozen.positions)
     project = jax.vmap(lambda x, y, z, numbers: project_rows(x, y, z, numbers, grid))
     seen = project(x, y, z, camera_numbers(camera))
     offset = jnp.stack([seen.u - seen.column, seen.v - seen.line], axis=-1) - grid.center
-    center = camera_center(camera)[:, None, None]
+    center = jnp.moveaxis(camera_center(camera), -1, 0)[..., None, None]
     return MemoryRead(
         tokens=gather_rows(token_table(memory), index, memory.tokens.shape[-1] // LINE),
         visibility=visible,
@@ -199,6 +206,6 @@ def gather(
         index=index,
         offset=show(offset),
         scale=show(log_ratio(take(frozen.depth), seen.depth)),
-        angle=show(angle_between(position - take(frozen.origin), position - center)),
+        angle=show(angle_between(position - take_points(frozen.origin), position - center)),
         age=show(frozen.latest - take(frozen.time)),
     )

@@ -41,9 +41,13 @@ def row_numbers(memory: LatentMemory) -> Int32[np.ndarray, " k"]:
 
 def positions_in_order(memory: LatentMemory) -> Float[np.ndarray, "k 3"]:
     """Return the world points of the rows in use, oldest first; reads no other table."""
-    number, size = row_numbers(memory), memory.order.shape[-1]
-    pages = np.asarray(memory.positions).reshape(-1, 3, size)
-    return pages[number // size, :, number % size]
+    return _take_points(memory.positions, row_numbers(memory))
+
+
+def _take_points(table: jax.Array, number: np.ndarray) -> Float[np.ndarray, "k 3"]:
+    """Return rows of a table of points, whose x, y and z are contiguous within a page."""
+    size = table.shape[-1]
+    return np.asarray(table).reshape(-1, 3, size)[number // size, :, number % size]
 
 
 def rows_in_order(memory: LatentMemory) -> StoredRows:
@@ -58,12 +62,13 @@ def rows_in_order(memory: LatentMemory) -> StoredRows:
     number = row_numbers(memory)
     flat = {
         name: np.asarray(getattr(memory, name)).reshape(-1, *getattr(memory, name).shape[2:])
-        for name in ("origin", "depth", "time", "weight")
+        for name in ("depth", "time", "weight")
     }
     tokens = np.asarray(memory.tokens).reshape(-1, memory.tokens.shape[-1] // LINE)
     weight = flat.pop("weight")
     return StoredRows(
-        positions=positions_in_order(memory),
+        positions=_take_points(memory.positions, number),
+        origin=_take_points(memory.origin, number),
         tokens=tokens[number],
         weight=weight[number] if weight.size else np.ones(len(number), np.float32),
         **{name: table[number] for name, table in flat.items()},
@@ -137,11 +142,12 @@ def _fill_tables(
 ) -> None:
     """Put rows into their slots, in place."""
     size = memory.order.shape[-1]
-    memory.positions[part, row // size, :, row % size] = rows.positions[along]
+    for name in ("positions", "origin"):
+        getattr(memory, name)[part, row // size, :, row % size] = getattr(rows, name)[along]
     memory.order[part, row // size, row % size] = along
     tokens = memory.tokens.reshape(*memory.depth.shape, -1)
     tokens[part, row] = rows.tokens[along]
-    for name in ("origin", "depth", "time", "weight"):
+    for name in ("depth", "time", "weight"):
         if getattr(memory, name).size:
             getattr(memory, name)[part, row] = getattr(rows, name)[along]
 

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int32, UInt32
 
 from mirage_jax.memory.config import MemoryConfig, release_config
+from mirage_jax.ops.choose_rows import SeenFrom
 from mirage_jax.ops.rasterize_points.pages import EMPTY, Pages
 
 __all__ = ["NO_ROW", "LatentMemory", "MemoryConfig", "check_memory", "empty", "release_config"]
@@ -70,7 +71,7 @@ class LatentMemory(NamedTuple):
     positions: Float[jax.Array, "*batch V pages 3 P"]
     order: Int32[jax.Array, "*batch V pages P"]
     tokens: Float[jax.Array, "*batch V n/8 8*c"]
-    origin: Float[jax.Array, "*batch V n 3"]
+    origin: Float[jax.Array, "*batch V pages 3 P"]
     depth: Float[jax.Array, "*batch V n"]
     time: Int32[jax.Array, "*batch V n"]
     weight: Float[jax.Array, "*batch V k"]
@@ -107,7 +108,7 @@ def empty(config: MemoryConfig) -> LatentMemory:
         positions=jnp.zeros((v, pages, 3, size), jnp.float32),
         order=jnp.full((v, pages, size), NO_ROW, jnp.int32),
         tokens=jnp.zeros((v, n // LINE, LINE * config.channels), config.token_dtype),
-        origin=jnp.zeros((v, n, 3), jnp.float32),
+        origin=jnp.zeros((v, pages, 3, size), jnp.float32),
         depth=jnp.zeros((v, n), jnp.float32),
         time=jnp.zeros((v, n), jnp.int32),
         weight=jnp.zeros((v, n if config.retention == "mean" else 0), jnp.float32),
@@ -141,6 +142,18 @@ def page_table(memory: LatentMemory) -> Pages:
         positions=memory.positions.reshape(-1, 3, size),
         order=memory.order.reshape(-1, size),
         bounds=memory.bounds.reshape(-1, 2, 3),
+    )
+
+
+def view_table(memory: LatentMemory) -> SeenFrom:
+    """Return where the rows of `page_table` were seen from, as the choice of rows takes it."""
+    size = memory.order.shape[-1]
+    bounds = memory.views.reshape(-1, 2, 4)
+    return SeenFrom(
+        origin=memory.origin.reshape(-1, 3, size),
+        depth=memory.depth.reshape(-1, size),
+        bounds=bounds[..., :3],
+        farthest=bounds[:, 1, 3],
     )
 
 

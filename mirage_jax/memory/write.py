@@ -2,7 +2,7 @@
 
 Conventions: depth is z-depth on the latent grid and cameras carry that grid's intrinsics. Masks are
 True where content is kept (static things). A row is storable when it is kept, its depth is finite
-and positive, and its position and token are finite; all others are ignored without being counted.
+and positive, and its position, origin and token are finite; all others are ignored without being counted.
 Gradients flow through tokens. Rows keep their order: frame by frame, row-major within a frame.
 
 Read next: `read.py`.
@@ -254,7 +254,7 @@ def write_frames(
 def _storable(rows: Rows) -> Bool[jax.Array, " m"]:
     """Return the rows that may enter a memory at all."""
     usable = rows.keep & jnp.isfinite(rows.depth) & (rows.depth > 0)
-    usable &= jnp.all(jnp.isfinite(rows.positions), axis=-1)
+    usable &= jnp.all(jnp.isfinite(rows.positions) & jnp.isfinite(rows.origin), axis=-1)
     return usable & jnp.all(jnp.isfinite(rows.tokens), axis=-1)
 
 

@@ -114,6 +114,10 @@ def load_state(path: Path, mark: str) -> RolloutState:
         )
     leaves = {name: jnp.asarray(arrays[f"memory.{name}"]) for name in LatentMemory._fields}
     leaves["tokens"] = leaves["tokens"].astype(header[_TOKENS])
+    if leaves["origin"].shape != leaves["positions"].shape:
+        # Written before the origins of a page were x, y and z apart.
+        by_row = leaves["origin"].reshape(*leaves["order"].shape, 3)
+        leaves["origin"] = jnp.swapaxes(by_row, -1, -2)
     kept = None
     if _READ_TOKENS in header:
         kept = MemoryRead(**{name: jnp.asarray(arrays[f"kept.{name}"]) for name in _READ_FIELDS})

@@ -61,7 +61,10 @@ def difference_of_views(pages, views, camera, view, grid):
 @pytest.mark.parametrize("name", ["tiny_train", "release_rounding", "hole"])
 def test_the_chosen_row_differs_least_among_those_that_may_be_shown(name):
     pages, views, camera, grid = scene(name, seed=2)
-    surface, chosen = run(pages, views, camera, grid, "xla")
+    surface, (rank, order, chosen) = run(pages, views, camera, grid, "xla")
+    none = chosen < 0
+    assert (order[none] == EMPTY).all() and (rank[none] == EMPTY).all()
+    np.testing.assert_array_equal(order[~none], np.asarray(pages.order).reshape(-1)[chosen[~none]])
     for view in range(len(chosen)):
         corner, inside, depth, difference, same = difference_of_views(
             pages, views, camera, view, grid
@@ -75,13 +78,15 @@ def test_the_chosen_row_differs_least_among_those_that_may_be_shown(name):
             assert winner in allowed
             # A step is 1e-3, and rounding may put a row a step off.
             assert difference[winner] <= difference[allowed].min() + 1.1e-3
+            assert abs(rank[view, line, column] - 1 - difference[winner] / 1e-3) < 0.6
 
 
 @pytest.mark.parametrize("name", ["no_rows", "one_row", "all_bad", "ties", "tiny_train", "wall"])
 def test_xla_equals_the_reference(name):
     arguments = scene(name, seed=4)
     want, got = run(*arguments, "reference")[1], run(*arguments, "xla")[1]
-    np.testing.assert_array_equal(got, want)
+    for name, one, other in zip(want._fields, want, got, strict=True):
+        np.testing.assert_array_equal(other, one, err_msg=name)
 
 
 def test_rows_seen_from_this_place_compete_behind_the_shell():
@@ -93,8 +98,8 @@ def test_rows_seen_from_this_place_compete_behind_the_shell():
     origin = jnp.where(far, here, elsewhere)
     near_only = seen_from(elsewhere, views.depth, order)
     mixed = seen_from(origin, views.depth, order)
-    _, without = run(pages, near_only, camera, grid, "xla")
-    _, chosen = run(pages, mixed, camera, grid, "xla")
+    without = run(pages, near_only, camera, grid, "xla")[1].row
+    chosen = run(pages, mixed, camera, grid, "xla")[1].row
     depth = pages.positions[:, 2].reshape(-1)
     # The far wall stands behind the near one and is seen only where it was seen from here.
     both = (chosen[0] >= 0) & (depth[without[0]] < 5)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from tiny_world import HW, batched, flat_scene, sideways_and_back, tiny_world
 
 from mirage_jax import world_model
@@ -10,7 +11,7 @@ from mirage_jax.eval.views import overlap, stack_starts
 from mirage_jax.geometry.camera import Camera, index_camera
 from mirage_jax.rollout.chunk import Providers
 from mirage_jax.rollout.decode import decode_latents
-from mirage_jax.rollout.loop import RolloutConfig, rollout
+from mirage_jax.rollout.loop import RolloutConfig, RolloutState, rollout
 from mirage_jax.rollout.state_files import fingerprint, load_state, save_state
 
 FRAMES = 33
@@ -75,6 +76,20 @@ def test_rollout_resumed_equals_uninterrupted(tmp_path):
     resumed = _run(world, [scene], cameras, state=state)
     assert [r.chunk.index for r in resumed] == [2, 3]
     assert _differing_leaves(resumed[-1].state, whole[-1].state) == []
+
+
+def test_state_with_origins_row_by_row_is_read_as_before_they_lay_in_pages(tmp_path):
+    world, path = tiny_world(), tmp_path / "state.safetensors"
+    memory = world_model.empty_memory(world.spec, 2)
+    origin = np.random.default_rng(0).normal(size=memory.origin.shape).astype(np.float32)
+    memory = memory._replace(origin=origin)
+    save_state(path, RolloutState(memory, np.zeros((2, 1, 2, 3, 4), np.float32), 1), "mark")
+    arrays = load_file(path)
+    *batch, pages, _, size = origin.shape
+    arrays["memory.origin"] = origin.swapaxes(-1, -2).reshape(*batch, pages * size, 3)
+    header = {"next_chunk": "1", "fingerprint": "mark", "tokens": "float32"}
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, metadata=header)
+    np.testing.assert_array_equal(load_state(path, "mark").memory.origin, origin)
 
 
 def test_state_of_another_rollout_is_refused(tmp_path):

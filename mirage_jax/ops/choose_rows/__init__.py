@@ -4,6 +4,23 @@ Read next: `rule.py` (what similar means), `api.py` (contract), `reference.py` (
 """
 
 from mirage_jax.ops.choose_rows.api import choose_rows
-from mirage_jax.ops.choose_rows.rule import SeenFrom, ViewRule, list_candidates, seen_from
+from mirage_jax.ops.choose_rows.rule import (
+    Chosen,
+    SeenFrom,
+    ViewRule,
+    angle_between,
+    list_candidates,
+    log_ratio,
+    seen_from,
+)
 
-__all__ = ["SeenFrom", "ViewRule", "choose_rows", "list_candidates", "seen_from"]
+__all__ = [
+    "Chosen",
+    "SeenFrom",
+    "ViewRule",
+    "angle_between",
+    "choose_rows",
+    "list_candidates",
+    "log_ratio",
+    "seen_from",
+]

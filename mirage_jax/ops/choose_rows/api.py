@@ -14,23 +14,23 @@ from jaxtyping import Float32, Int32
 
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.ops.choose_rows import reference, xla
-from mirage_jax.ops.choose_rows.rule import SeenFrom, ViewRule, list_candidates
+from mirage_jax.ops.choose_rows.rule import Chosen, SeenFrom, ViewRule, list_candidates
 from mirage_jax.ops.platform import choose_implementation
 from mirage_jax.ops.rasterize_points.api import check_pages
-from mirage_jax.ops.rasterize_points.pages import CellGrid, Pages, WorkList
+from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Pages, WorkList
 
 
-def _reference(*arguments: Any) -> jax.Array:
+def _reference(*arguments: Any) -> tuple[jax.Array, jax.Array]:
     return reference.choose_rows(*arguments[:-1])
 
 
-def _pallas_tpu(*arguments: Any) -> jax.Array:
+def _pallas_tpu(*arguments: Any) -> tuple[jax.Array, jax.Array]:
     from mirage_jax.ops.choose_rows import pallas_tpu
 
     return pallas_tpu.choose_rows(*arguments)
 
 
-def _pallas_gpu(*arguments: Any) -> jax.Array:
+def _pallas_gpu(*arguments: Any) -> tuple[jax.Array, jax.Array]:
     from mirage_jax.ops.choose_rows import pallas_gpu
 
     return pallas_gpu.choose_rows(*arguments)
@@ -53,7 +53,7 @@ def choose_rows(
     rule: ViewRule,
     work: WorkList | None = None,
     implementation: str | None = None,
-) -> Int32[jax.Array, "t h w"]:
+) -> Chosen:
     """Return, for each camera and cell, the row whose view was most like the camera's.
 
     Nothing here has a gradient.
@@ -70,9 +70,10 @@ def choose_rows(
         implementation: One of `IMPLEMENTATIONS`; None takes the one of the platform.
 
     Returns:
-        Row (page * P + slot) of lowest rank, ties to the lower order, then the lower row; -1 where
-        nothing competes. Ranks are steps of 1e-3; implementations may differ by one step where a
-        difference lies on the border between two.
+        The row of lowest rank, ties to the lower order, then the lower row, with its rank and its
+        order: where rows are shared out among devices the least of those decides who wins. Ranks
+        are steps of 1e-3; implementations may differ by one step where a difference lies on the
+        border between two.
 
     Raises:
         TypeError: If positions are not float32 or orders not int32.
@@ -91,4 +92,14 @@ def choose_rows(
     pages, views, camera, surface, work = jax.lax.stop_gradient(arrays)
     if work is None:
         work = list_candidates(pages.bounds, views, camera, grid, rule)
-    return IMPLEMENTATIONS[name](pages, views, camera, grid, surface, rule, work)
+    rank, row = IMPLEMENTATIONS[name](pages, views, camera, grid, surface, rule, work)
+    return Chosen(rank, _orders(pages, row), row)
+
+
+def _orders(pages: Pages, row: Int32[jax.Array, "t h w"]) -> Int32[jax.Array, "t h w"]:
+    """Return the orders of rows, `EMPTY` where there is none."""
+    if pages.order.size == 0:
+        return jnp.full(row.shape, EMPTY, jnp.int32)
+    # By page and slot: a flat table would be a copy where tables lie in tiles.
+    page, slot = jnp.divmod(jnp.maximum(row, 0), pages.order.shape[1])
+    return jnp.where(row >= 0, pages.order.at[page, slot].get(mode="promise_in_bounds"), EMPTY)

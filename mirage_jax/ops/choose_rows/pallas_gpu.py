@@ -25,9 +25,9 @@ def choose_rows(
     rule: ViewRule,
     work: WorkList,
     interpret: bool = False,
-) -> Int32[jax.Array, "t h w"]:
-    """Return the row to show in each cell of each camera; see `api.choose_rows`."""
+) -> tuple[Int32[jax.Array, "t h w"], Int32[jax.Array, "t h w"]]:
+    """Return rank and row of what each cell of each camera shows; see `api.choose_rows`."""
     tables = (views.origin, views.depth[:, None])
     limit, contest = limit_of(surface, rule), contest_of(grid, rule)
-    row = walk_pages(pages, tables, camera, grid, work, limit, contest, interpret)[1]
-    return jnp.where(row == NEVER, -1, row)
+    rank, row = walk_pages(pages, tables, camera, grid, work, limit, contest, interpret)
+    return rank, jnp.where(row == NEVER, -1, row)

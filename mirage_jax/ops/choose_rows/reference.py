@@ -21,14 +21,14 @@ def choose_rows(
     grid: CellGrid,
     surface: Float32[jax.Array, "t h w"],
     rule: ViewRule,
-) -> Int32[jax.Array, "t h w"]:
-    """Return the row to show in each cell of each camera; see `api.choose_rows`."""
+) -> tuple[Int32[jax.Array, "t h w"], Int32[jax.Array, "t h w"]]:
+    """Return rank and row of what each cell of each camera shows; see `api.choose_rows`."""
     x, y, z = jnp.moveaxis(pages.positions, 1, 0).reshape(3, -1)
     origin = jnp.moveaxis(views.origin, 1, 0).reshape(3, -1)
     order, depth = pages.order.reshape(-1), views.depth.reshape(-1)
     row = jnp.arange(order.shape[0], dtype=jnp.int32)
 
-    def one_view(view: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def one_view(view: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         numbers, surface = view
         seen = project_rows(x, y, z, numbers, grid)
         rows = ViewedRows((x, y, z), tuple(origin), depth, seen)
@@ -40,7 +40,8 @@ def choose_rows(
         limit = jnp.append((1 + rule.shell) * surface.reshape(-1), 0.0)
         inside &= same_place | (seen.depth <= limit[cell])
         cell = jnp.where(inside, cell, grid.num_cells)
-        first = lowest_keys((rank, order, row), cell, inside, grid.num_cells)
-        return jnp.where(first[2] == NEVER, -1, first[2]).reshape(surface.shape)
+        rank, _, first = lowest_keys((rank, order, row), cell, inside, grid.num_cells)
+        shown = jnp.where(first == NEVER, -1, first)
+        return rank.reshape(surface.shape), shown.reshape(surface.shape)
 
     return jax.lax.map(one_view, (camera_numbers(camera), surface))

@@ -10,7 +10,8 @@ Read next: `reference.py`.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +64,20 @@ class SeenFrom(NamedTuple):
     farthest: Float32[jax.Array, " n"]
 
 
+class Chosen(NamedTuple):
+    """The row shown in each cell, and what it won by: the least rank, then the least order.
+
+    Attributes:
+        rank: How much its view differs, see `rank_rows`; `NEVER` where no row competes.
+        order: Order of the row; `EMPTY` where there is none.
+        row: page * P + slot; -1 where there is none.
+    """
+
+    rank: Int32[jax.Array, "t h w"]
+    order: Int32[jax.Array, "t h w"]
+    row: Int32[jax.Array, "t h w"]
+
+
 class ViewedRows(NamedTuple):
     """Rows with where they were seen from and where they are seen now; fields of any one shape."""
 
@@ -77,8 +92,11 @@ def seen_from(
     depth: Float32[jax.Array, "n P"],
     order: Int32[jax.Array, "n P"],
 ) -> SeenFrom:
-    """Return the views of the rows with the summaries of each page computed from them."""
-    used = order != EMPTY
+    """Return the views of the rows with the summaries of each page computed from them.
+
+    Rows whose origin is not finite share no place with any camera, and are left out.
+    """
+    used = (order != EMPTY) & jnp.all(jnp.isfinite(origin), axis=1)
     low = jnp.min(jnp.where(used[:, None], origin, jnp.inf), axis=-1)
     high = jnp.max(jnp.where(used[:, None], origin, -jnp.inf), axis=-1)
     farthest = jnp.max(jnp.where(used, depth, 0.0), axis=-1, initial=0.0)
@@ -126,20 +144,29 @@ def rank_rows(rows: ViewedRows, numbers: Any, grid: CellGrid, rule: ViewRule) ->
     then = [p - o for p, o in zip(rows.points, rows.origin, strict=True)]
     now = [p - numbers[9 + axis] for axis, p in enumerate(rows.points)]
     moved = _length([o - numbers[9 + axis] for axis, o in enumerate(rows.origin)])
-    half_chord = _length([a - b for a, b in zip(_unit(then), _unit(now), strict=True)]) / 2
-    # The chord is accurate near 0, where the arc cosine of the directions is not.
-    difference = 2 * _arcsine(jnp.minimum(half_chord, 1.0))
     seen = rows.seen
-    usable = (rows.depth > 0) & (seen.depth > 0)
-    difference += jnp.abs(
-        jnp.log(jnp.where(usable, rows.depth, 1.0)) - jnp.log(jnp.where(usable, seen.depth, 1.0))
-    )
+    difference = angle_between(then, now) + jnp.abs(log_ratio(rows.depth, seen.depth))
     beside, below = seen.u - seen.column - grid.center, seen.v - seen.line - grid.center
-    difference += rule.offset_weight * jnp.sqrt(beside * beside + below * below)
+    difference += _product(rule.offset_weight, _length((beside, below)))
     rank = 1 + jnp.floor(difference / VIEW_RESOLUTION + 0.5)
     # Rows without a finite difference rank last; the comparison is False for NaN.
     rank = jnp.where(rank < _HIGHEST_RANK, rank, _HIGHEST_RANK).astype(jnp.int32)
     return rank, moved <= rule.same_place * rows.depth
+
+
+def angle_between(first: Sequence[Any], second: Sequence[Any]) -> Any:
+    """Return the angle in radians between vectors given as x, y and z of any shape.
+
+    From the chord, which is accurate near 0, where the arc cosine of the directions is not.
+    """
+    half_chord = _length([a - b for a, b in zip(_unit(first), _unit(second), strict=True)]) / 2
+    return 2 * _arcsine(jnp.minimum(half_chord, 1.0))
+
+
+def log_ratio(seen: Any, now: Any) -> Any:
+    """Return log(seen / now) of two depths, and 0 where either is not positive."""
+    usable = (seen > 0) & (now > 0)
+    return jnp.log(jnp.where(usable, seen, 1.0)) - jnp.log(jnp.where(usable, now, 1.0))
 
 
 def limit_of(surface: Float32[jax.Array, "*cells"], rule: ViewRule) -> Int32[jax.Array, "*cells"]:
@@ -167,16 +194,26 @@ def _arcsine(sine: Any) -> Any:
     root = jnp.where(large, jnp.sqrt(square), sine)
     series = jnp.full_like(square, _SERIES[0])
     for coefficient in _SERIES[1:]:
-        series = series * square + coefficient
-    angle = root + root * square * series
+        series = _product(series, square) + coefficient
+    angle = root + _product(root * square, series)
     return jnp.where(large, jnp.pi / 2 - 2 * angle, angle)
 
 
-def _unit(vector: list[Any]) -> list[Any]:
+def _unit(vector: Sequence[Any]) -> list[Any]:
     """Return the vector at length 1; zero stays zero."""
     length = jnp.maximum(_length(vector), 1e-20)
     return [part / length for part in vector]
 
 
-def _length(vector: list[Any]) -> Any:
-    return jnp.sqrt(vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2])
+def _length(vector: Sequence[Any]) -> Any:
+    """Return the length of a vector given by its components."""
+    return jnp.sqrt(functools.reduce(lambda a, b: a + b, (_product(c, c) for c in vector)))
+
+
+def _product(a: Any, b: Any) -> Any:
+    """Return a product that is not negative, rounded before anything is added to it.
+
+    Compilers merge a product with the sum it goes into where they see both; then rounding, and at a
+    step's border the rank, would depend on the program. They do not look through a maximum.
+    """
+    return jnp.maximum(a * b, 0.0)

@@ -26,12 +26,12 @@ def choose_rows(
     surface: Float32[jax.Array, "t h w"],
     rule: ViewRule,
     work: WorkList,
-) -> Int32[jax.Array, "t h w"]:
-    """Return the row to show in each cell of each camera; see `api.choose_rows`."""
+) -> tuple[Int32[jax.Array, "t h w"], Int32[jax.Array, "t h w"]]:
+    """Return rank and row of what each cell of each camera shows; see `api.choose_rows`."""
     if pages.order.size == 0 or work.page.shape[1] == 0:
-        return jnp.full(surface.shape, -1, jnp.int32)
+        return jnp.full(surface.shape, NEVER, jnp.int32), jnp.full(surface.shape, -1, jnp.int32)
 
-    def one_view(view: tuple[jax.Array, WorkList, jax.Array]) -> jax.Array:
+    def one_view(view: tuple[jax.Array, WorkList, jax.Array]) -> tuple[jax.Array, jax.Array]:
         numbers, entries, surface = view
         deepest = (1 + rule.shell) * surface.reshape(-1)
         limit = limit_of(surface.reshape(-1), rule)
@@ -49,7 +49,7 @@ def choose_rows(
             return compete(best, rank, group, group.inside & near_enough)
 
         best = walk_pages(pages, entries, numbers, grid, lambda _: limit, visit, no_keys(grid))
-        row = best.row[: grid.num_cells]
-        return jnp.where(row == NEVER, -1, row).reshape(surface.shape)
+        rank, row = (key[: grid.num_cells].reshape(surface.shape) for key in (best.first, best.row))
+        return rank, jnp.where(row == NEVER, -1, row)
 
     return jax.lax.map(one_view, (camera_numbers(camera), work, surface))
