@@ -11,7 +11,7 @@ Read next: `reference.py`.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -154,8 +154,8 @@ def rank_rows(rows: ViewedRows, numbers: Any, grid: CellGrid, rule: ViewRule) ->
     return rank, moved <= rule.same_place * rows.depth
 
 
-def angle_between(first: Sequence[Any], second: Sequence[Any]) -> Any:
-    """Return the angle in radians between vectors given as x, y and z of any shape.
+def angle_between(first: Any, second: Any) -> Any:
+    """Return the angle in radians between vectors given as x, y and z, each of any shape.
 
     From the chord, which is accurate near 0, where the arc cosine of the directions is not.
     """
@@ -199,13 +199,13 @@ def _arcsine(sine: Any) -> Any:
     return jnp.where(large, jnp.pi / 2 - 2 * angle, angle)
 
 
-def _unit(vector: Sequence[Any]) -> list[Any]:
+def _unit(vector: Any) -> list[Any]:
     """Return the vector at length 1; zero stays zero."""
     length = jnp.maximum(_length(vector), 1e-20)
     return [part / length for part in vector]
 
 
-def _length(vector: Sequence[Any]) -> Any:
+def _length(vector: Any) -> Any:
     """Return the length of a vector given by its components."""
     return jnp.sqrt(functools.reduce(lambda a, b: a + b, (_product(c, c) for c in vector)))
 
