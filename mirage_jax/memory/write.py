@@ -3,7 +3,8 @@
 Conventions: depth is z-depth on the latent grid and cameras carry that grid's intrinsics. Masks are
 True where content is kept (static things). A row is storable when it is kept, its depth is finite
 and positive, and its position, origin and token are finite; all others are ignored without being
-counted. Gradients flow through tokens. Rows keep their order: frame by frame, row-major within a frame.
+counted. Gradients flow through tokens. Rows keep their order: frame by frame, row-major within a
+frame.
 
 Read next: `read.py`.
 """
