@@ -132,3 +132,14 @@ def test_plot_draws_the_path_and_the_points_where_they_are(tmp_path):
     assert (with_points == 140).all(axis=-1).sum() > 100 > (without == 140).all(axis=-1).sum()
     for color in ((0x0A, 0x9D, 0x8F), (0xE0, 0x47, 0x5B)):
         assert (without == color).all(axis=-1).sum() > 50
+
+
+def test_a_named_path_is_written_and_judged_sound(tmp_path):
+    run("make", "seva-spiral", tmp_path / "a.npz", "--frames", 21, "--depth", 5, "--size", "96x128")
+    found = json.loads(run("info", tmp_path / "a.npz", "--depth", 5, "--json"))
+    assert (found["frames"], found["warnings"]) == (21, [])
+    run("make", "w*4 l*4", tmp_path / "b.tum", "--depth", 5, "--size", "96x128")
+    assert len(read_cameras(tmp_path / "b.tum")) == 9
+    message = run("make", "spirale", tmp_path / "c.npz", "--depth", 5, "--size", "9x9", code=2)
+    assert "unknown preset" in message
+    assert "worldscore-..." in run("presets")

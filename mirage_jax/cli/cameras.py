@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from mirage_jax.cli.camera_flags import reading_flags, resolve_reading
+from mirage_jax.cli.camera_flags import parse_size, reading_flags, resolve_reading
 
 _SOURCE = click.argument("source", type=click.Path(path_type=Path))
 _TARGET = click.argument("target", type=click.Path(path_type=Path))
@@ -160,6 +160,56 @@ def resample(
 
     path = _read(source, kind, flags)
     _write(interpolation.resample(path, frames, fps), target, target_kind, as_json)
+
+
+@command.command()
+def presets() -> None:
+    """List the paths that have a name, ours and those of other systems."""
+    import inspect
+
+    from mirage_jax.geometry import presets as own
+    from mirage_jax.geometry import presets_of_peers
+
+    for module in (own, presets_of_peers):
+        text = inspect.getdoc(module) or ""
+        click.echo(text.split("Read next")[0].replace("``", "").strip() + "\n")
+
+
+@command.command()
+@click.argument("name")
+@_TARGET
+@click.option("--frames", type=click.IntRange(min=2), default=49, show_default=True)
+@click.option("--depth", type=float, required=True, help="Typical z-depth, scene units.")
+@click.option("--size", callback=parse_size, required=True, help="HEIGHTxWIDTH of the images.")
+@click.option("--fov", type=click.FloatRange(1, 170), default=70.0, show_default=True)
+@click.option("--amplitude", type=click.FloatRange(min=0), default=1.0, show_default=True)
+@click.option("--speed", type=float, help="WorldScore's camera speed, scene units.")
+@_TO
+@_JSON
+def make(
+    name: str, target: Path, frames: int, depth: float, size: tuple[int, int], fov: float,
+    amplitude: float, speed: float | None, target_kind: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Write the path NAME, a preset or keys such as "w*16 l*24", to TARGET.
+
+    It starts at the identity.
+    """
+    import numpy as np
+
+    from mirage_jax.geometry.camera import Camera
+    from mirage_jax.geometry.camera_files import path_of
+    from mirage_jax.geometry.keys import trajectory_from_keys
+    from mirage_jax.geometry.trajectories import PRESETS, TrajectoryOptions, trajectory
+
+    start = Camera(np.eye(4), resolve_reading((), size, None, fov).intrinsics)
+    options = TrajectoryOptions(amplitude=amplitude, hw=size, speed=speed)
+    keys = name not in PRESETS and set(name) <= set("wasdijkl.*0123456789 ")
+    camera = (
+        trajectory_from_keys(name, start, depth, options)
+        if keys
+        else trajectory(name, start, frames, depth, options)
+    )
+    _write(path_of(camera, size), target, target_kind, as_json)
 
 
 def _read(source: Path, kind: str | None, flags: dict[str, Any], strict: bool = True) -> Any:

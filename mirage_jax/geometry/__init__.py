@@ -6,6 +6,7 @@ Conventions: OpenCV axes (x right, y down, z forward), ``cam_to_world`` 4x4, int
 with the centre of the top-left pixel at (0.5, 0.5), z-depth in scene units with 0 = unknown, masks
 True = keep.
 
-Read next: ``camera.py``, ``projection.py``, ``depth.py``; then ``trajectories.py`` and ``keys.py``
-for paths, ``camera_files/`` for files.
+Read next: ``camera.py``, ``projection.py``, ``depth.py``; ``trajectories.py``, ``presets.py`` and
+``keys.py`` for paths to walk; ``camera_files/`` for files, ``path_info.py``, ``path_alignment.py`` and
+``interpolation.py`` for what can be done with them.
 """

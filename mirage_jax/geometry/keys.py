@@ -25,7 +25,7 @@ import re
 import numpy as np
 
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.geometry.trajectories import Motion, TrajectoryOptions, check_start, follow
+from mirage_jax.geometry.motion import Motion, TrajectoryOptions, check_start, follow
 
 STEP_FRACTION = 0.02
 TURN_DEGREES = 3.0

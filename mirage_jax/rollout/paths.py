@@ -21,7 +21,12 @@ from mirage_jax.geometry.camera import Camera, compose, invert_rigid, rescale_in
 from mirage_jax.geometry.camera_files import Reading, load_cameras
 from mirage_jax.geometry.depth import depth_scale
 from mirage_jax.geometry.keys import trajectory_from_keys
-from mirage_jax.geometry.trajectories import PRESETS, TrajectoryOptions, trajectory
+from mirage_jax.geometry.trajectories import (
+    OWN_PRESETS,
+    PRESETS,
+    TrajectoryOptions,
+    trajectory,
+)
 from mirage_jax.rollout.plan import round_up_frames
 from mirage_jax.rollout.scene import Scene
 from mirage_jax.world_model import FAR
@@ -79,7 +84,7 @@ def resolve_path(
         if scene.path is None:
             raise ValueError(
                 f"--path: got 'recorded' but the scene {scene.name!r} holds one camera, expected a "
-                f"geometry.npz with a path; choose one of {', '.join(PRESETS)}"
+                f"geometry.npz with a path; choose one of {', '.join(OWN_PRESETS)}"
             )
         cameras = scene.path
     elif Path(text).is_file() or (Path(text).is_dir() and not set(text) <= _KEY_CHARACTERS):
@@ -89,7 +94,9 @@ def resolve_path(
     else:
         near = difflib.get_close_matches(text, PRESETS, n=1)
         hint = (
-            f"did you mean {near[0]!r}?" if near else f"presets: {', '.join(PRESETS)}, {RECORDED}"
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"presets: {', '.join(OWN_PRESETS)}, {RECORDED}; more: mirage cameras presets"
         )
         raise ValueError(
             f'--path: got {text!r}, expected a preset, keys such as "w*16 l*24", or an existing '
