@@ -7,6 +7,6 @@ with the centre of the top-left pixel at (0.5, 0.5), z-depth in scene units with
 True = keep.
 
 Read next: ``camera.py``, ``projection.py``, ``depth.py``; ``trajectories.py``, ``presets.py`` and
-``keys.py`` for paths to walk; ``camera_files/`` for files, ``path_info.py``, ``path_alignment.py`` and
-``interpolation.py`` for what can be done with them.
+``keys.py`` for paths to walk; ``camera_files/`` for files, and ``path_info.py``,
+``path_alignment.py`` and ``interpolation.py`` for what can be done with them.
 """
