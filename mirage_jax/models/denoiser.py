@@ -48,8 +48,9 @@ class DenoiserConfig:
       eps: added to variances in every norm.
       prediction: "velocity", or "clean" for `base` plus a correction.
       dtype: of activations and products; parameters stay as they are.
-      products: "plain", or "bfloat16" operands for linear maps; see `layers.BlockSizes`. On CPUs
-        with AMX the latter with "recomputed" attention halves the time of a training step.
+      products: "plain", or the operands of linear maps in "bfloat16", "int8" or "float8"; see
+        `layers.BlockSizes`. On CPUs with AMX "bfloat16" with "recomputed" attention halves the
+        time of a training step; those of 8 bits need the extra `quant`.
       attention: "auto", "library" or "recomputed"; see `layers.BlockSizes`.
       remat: a key of `functional.REMAT`: what the backward pass recomputes.
       unroll: blocks run by one iteration of the scan; more compiles longer.
@@ -69,7 +70,7 @@ class DenoiserConfig:
     eps: float = 1e-6
     prediction: Literal["velocity", "clean"] = "velocity"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    products: Literal["plain", "bfloat16"] = "plain"
+    products: Literal["plain", "bfloat16", "int8", "float8"] = "plain"
     attention: Literal["auto", "library", "recomputed"] = "auto"
     remat: Literal["none", "dots", "full"] = "none"
     unroll: int = 1

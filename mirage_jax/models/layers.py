@@ -17,9 +17,9 @@ from jaxtyping import Float
 
 from mirage_jax.distributed.constrain import constrain, gather_weight, on_own_part
 from mirage_jax.models.attention import attend, blockwise_attention
-from mirage_jax.models.products import bfloat16_product, plain_product
+from mirage_jax.models.products import bfloat16_product, plain_product, quantized_product
 
-Products = Literal["plain", "bfloat16"]
+Products = Literal["plain", "bfloat16", "int8", "float8"]
 _xavier = nnx.initializers.xavier_uniform()
 
 
@@ -33,7 +33,8 @@ class BlockSizes:
       mlp_width: hidden channels of the feed-forward net.
       eps: added to variances in norms.
       products: "plain" multiplies in the dtype of the activations, "bfloat16" rounds the operands
-        of every linear map but leaves the activations as they are.
+        of every linear map but leaves the activations as they are, "int8" and "float8" round them
+        to 8 bits, see `products.quantized_product`.
       attention: "auto" is `attention.attend`, the platform's kernel or blocks of queries;
         "recomputed" is `attention.blockwise_attention`, blocks on every platform; "library" is
         `jax.nn.dot_product_attention`, which may hold the whole table of scores.
@@ -81,7 +82,11 @@ class Linear(nnx.Module):
         if self.products == "bfloat16":
             y = bfloat16_product(x, gather_weight(self.kernel[...], self.axes))
         else:
-            y = plain_product(x, gather_weight(self.kernel[...].astype(x.dtype), self.axes))
+            kernel = gather_weight(self.kernel[...].astype(x.dtype), self.axes)
+            if self.products == "plain":
+                y = plain_product(x, kernel)
+            else:
+                y = quantized_product(x, kernel, self.products)
         if hasattr(self, "a"):
             down = x @ self.a[...].astype(x.dtype)
             y = y + self.scale * (down @ self.b[...].astype(x.dtype))
