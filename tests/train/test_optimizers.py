@@ -7,6 +7,7 @@ import optax
 import optax.contrib
 import pytest
 
+from mirage_jax.config import from_dict
 from mirage_jax.train.config import load
 from mirage_jax.train.optimizer import frozen_mask, make_optimizer, parameter_names
 from mirage_jax.train.stage_config import StageConfig
@@ -139,6 +140,11 @@ def test_muon_moves_the_matrices_of_a_denoisers_blocks_and_refuses_what_has_none
     assert share > 0.97 * sum(leaf.size for leaf in jax.tree.leaves(params))
     with pytest.raises(ValueError, match="optimizer: got 'muon' .* use 'adamw'"):
         make_optimizer(StageConfig(optimizer="muon"), {"dense": {"kernel": jnp.ones((2, 2))}})
+
+
+def test_an_optimizer_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(ValueError, match="'optimizer' is 'adamv', .*'adamw'.*did you mean 'adamw'"):
+        from_dict(StageConfig, {"optimizer": "adamv"})
 
 
 def at(params, path):

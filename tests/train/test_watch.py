@@ -8,8 +8,11 @@ import sys
 
 import jax.numpy as jnp
 import pytest
+from click.testing import CliRunner
 from linear_stage import LinearObjective
 
+from mirage_jax.cli.main import cli
+from mirage_jax.distributed import exit_codes
 from mirage_jax.train import loop
 from mirage_jax.train.goodput import KINDS, Goodput
 from mirage_jax.train.metrics import MetricWriter
@@ -220,3 +223,25 @@ def test_weights_and_biases_missing_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match=r'--wandb: .* pip install "mirage-jax\[wandb\]"'):
         MetricWriter(tmp_path, 0, lambda line: None, "mirage")
+
+
+_DIVERGING = """
+import toy_stage
+
+def get_config():
+    values = {**toy_stage.VALUES, "data": {"source": "procedural", "height": 16, "width": 16}}
+    values["data"] |= {"num_clips": 2, "clip_frames": 17}
+    fast = {"learning_rate": 1e30, "warmup_steps": 1, "max_skipped": 2, "pca_clips": 4}
+    return values | {"codec_train": {**toy_stage.VALUES["codec_train"], **fast}}
+"""
+
+
+def test_the_command_ends_with_a_code_of_its_own_when_a_run_is_given_up(tmp_path):
+    config = tmp_path / "diverging.py"
+    config.write_text(_DIVERGING)
+    arguments = ["train", "--config", str(config), "--stage", "codec", "--profile", "1:1"]
+    done = CliRunner().invoke(cli, [*arguments, "--workdir", str(tmp_path)])
+    assert done.exit_code == exit_codes.NOT_FINITE, done.output
+    assert "updates 2 to 3, 2 in a row" in done.output
+    assert "trace written" in done.output
+    assert (tmp_path / "codec" / "non_finite.json").exists()
