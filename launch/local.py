@@ -120,6 +120,7 @@ class _Group:
                 start_new_session=True,
             )
             self._processes.append(process)
+            self._say(f"[launch] process {len(self._processes) - 1}: pid {process.pid}")
         self._readers = [
             threading.Thread(target=self._pass_on, args=(index, process))
             for index, process in enumerate(self._processes)

@@ -103,7 +103,7 @@ def command(config, stage, workdir, weights, processes, **flags) -> None:
 
     with joined(processes) as report:
         from mirage_jax import estimate
-        from mirage_jax.train import loop, stages
+        from mirage_jax.train import checkpoint, loop, stages
         from mirage_jax.train.non_finite import NonFiniteError
 
         watch = _watch_options(world, stage, flags["profile"], flags["wandb"])
@@ -119,6 +119,8 @@ def command(config, stage, workdir, weights, processes, **flags) -> None:
             reason = loop.train(objective, world.seed, options).reason
         except NonFiniteError as error:
             raise NotFinite(str(error)) from error
+        except checkpoint.SaveError as error:
+            raise click.ClickException(str(error)) from error
         if reason.name in _ENDS:
             report(f"{reason.name.lower()}: saved; the same command goes on from here")
     if reason.name in _ENDS:

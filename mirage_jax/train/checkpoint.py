@@ -165,7 +165,7 @@ class Checkpoints:
         if processes.is_first():
             shutil.rmtree(moved, ignore_errors=True)
             moved.parent.mkdir(exist_ok=True)
-            (self.directory / str(step)).rename(moved)
+            shutil.move(self.directory / str(step), moved)
         processes.wait_for_all(f"checkpoint {step} set aside")
         self._saved = before = self.latest_step()
         instead = "there is none before it" if before is None else f"using that of step {before}"
@@ -178,6 +178,8 @@ class Checkpoints:
         """Turn what goes wrong while saving into a `SaveError` that says what is left."""
         try:
             yield
+        except jax.errors.JaxRuntimeError:
+            raise  # of the device, or of a process that is lost; the disk is not to blame
         except Exception as error:
             step, self._begun = self._begun, None
             text = " ".join(str(error).split())

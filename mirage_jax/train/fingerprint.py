@@ -8,6 +8,8 @@ It guards against damage, not against anyone. Read next: `checkpoint.py`.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,13 +22,16 @@ def fingerprints(tree: Any) -> dict[str, int]:
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_leaves_with_path(tree)
     ]
-    numbers = jax.device_get(_all(jax.tree.leaves(tree)))
+    numbers = jax.device_get(_compiled()(jax.tree.leaves(tree)))
     return dict(zip(paths, map(int, numbers), strict=True))
 
 
-@jax.jit
-def _all(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [_one(leaf) for leaf in leaves]
+@functools.cache
+def _compiled() -> Callable[[list[jax.Array]], list[jax.Array]]:
+    """Return the function of all arrays at once; on CPUs compiling costs more than running."""
+    cpu = jax.default_backend() == "cpu"
+    options = {"xla_backend_optimization_level": 0} if cpu else None
+    return jax.jit(lambda leaves: [_one(leaf) for leaf in leaves], compiler_options=options)
 
 
 def _one(leaf: jax.Array) -> jax.Array:
