@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,15 +25,11 @@ class Feed:
 
     They are made up to `ahead` steps early in one thread. An exception raised by `batch_at` is
     raised here, at the step it belongs to.
-
-    Attributes:
-        waited: seconds for which the one who asked for batches has waited for them so far.
     """
 
     def __init__(
         self, batch_at: Callable[[int], Any], start: int, stop: int, ahead: int = 3
     ) -> None:
-        self.waited = 0.0
         self._batch_at, self._steps = batch_at, iter(range(start, stop))
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._waiting: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
@@ -48,9 +43,7 @@ class Feed:
         if not self._waiting:
             self.close()
             raise StopIteration
-        begin = time.perf_counter()
         batch = self._waiting.popleft().result()
-        self.waited += time.perf_counter() - begin
         self._begin_next()
         return batch
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from tests.drill import cases
-from tests.drill.training import Failed, Training, require
+from tests.drill.training import Failed, Training
 
 
 def main() -> int:

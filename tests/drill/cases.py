@@ -21,14 +21,15 @@ from tests.drill.training import Training, require
 
 
 def killed(run: Training, rng: random.Random) -> str:
-    """SIGKILL of one process at three random moments."""
+    """SIGKILL of one process, at a random moment of the start, then twice of the loop."""
     told = []
-    for _ in range(3):
-        run.start().wait_until(lambda: run.saved > 0, "a first checkpoint")
-        began = run.saved
+    for attempt in range(3):
+        run.start().wait_until(lambda: len(run.pids()) == 2, "its processes")
+        if attempt:
+            soon = run.saved + 1
+            run.wait_until(lambda least=soon: run.saved >= least, "a checkpoint")
         # Any moment of what follows: between steps, in one, in a save.
-        run.wait_until(lambda: run.saved > began or run.saved == run.steps, "the next checkpoint")
-        time.sleep(rng.uniform(0.0, 0.5))
+        time.sleep(rng.uniform(0.0, 0.5 if attempt else 12.0))
         index = rng.randrange(2)
         run.kill_one(index)
         told.append(f"process {index} after step {run.saved}")
@@ -40,21 +41,20 @@ def killed(run: Training, rng: random.Random) -> str:
 
 def killed_in_a_save(run: Training, rng: random.Random) -> str:
     """SIGKILL of one process while a checkpoint is being written."""
-    for tries in range(1, 9):
+    tries = 0
+    while not run.unfinished:
+        tries += 1
+        require(tries <= 8, "no save could be hit in eight tries")
+        if run.saved > run.steps // 2:
+            shutil.rmtree(run.workdir)
         run.start().wait_until(lambda: run.saved > 0, "a first checkpoint")
         run.wait_until(lambda: run.unfinished, "the next save")
         time.sleep(rng.uniform(0.0, 0.01))
         run.kill_one(rng.randrange(2))
-        if half := run.unfinished:
-            break
-        if run.saved > run.steps // 2:
-            shutil.rmtree(run.workdir)
-    require(half, "no save could be hit in eight tries")
-    left = run.saved
+    step, left = run.unfinished[0].partition(".")[0], run.saved
     began = run.go_on()
     require(began == left, f"went on from step {began}, expected {left}")
     require(not run.unfinished, "what was not finished is still there")
-    step = half[0].partition(".")[0]
     return f"killed while step {step} was written (try {tries}); went on from {began}"
 
 
@@ -137,7 +137,7 @@ def disk_full(run: Training, rng: random.Random) -> str:
 
 @contextlib.contextmanager
 def _small_disk(run: Training) -> Iterator[tuple]:
-    """Yield what it is, and functions that fill and empty it: a tmpfs, else a limit of file size."""
+    """Yield what it is and what fills and empties it: a tmpfs, or else a limit of file size."""
     run.checkpoints.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "drill", str(run.checkpoints)]
     if subprocess.run(mount, capture_output=True, check=False).returncode == 0:

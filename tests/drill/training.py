@@ -71,7 +71,9 @@ class Training:
     def saved(self) -> int:
         """The newest complete checkpoint, or 0."""
         with contextlib.suppress(FileNotFoundError):
-            return max((int(p.name) for p in self.checkpoints.iterdir() if p.name.isdigit()), default=0)
+            return max(
+                (int(p.name) for p in self.checkpoints.iterdir() if p.name.isdigit()), default=0
+            )
         return 0
 
     @property

@@ -1,7 +1,6 @@
 """Batches come in the order of the steps, from any start, and failures with them."""
 
 import threading
-import time
 
 import pytest
 
@@ -30,20 +29,3 @@ def test_feed_ends_its_thread_when_closed_early():
     next(batches)
     batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("feed")]
-
-
-def test_feed_counts_the_time_for_which_batches_were_waited_for():
-    begun = threading.Event()
-
-    def slow(step):
-        begun.wait()
-        return step
-
-    feed = Feed(slow, 0, 2)
-    threading.Timer(0.2, begun.set).start()
-    assert next(feed) == 0
-    assert 0.1 < feed.waited < 10
-    before = feed.waited
-    time.sleep(0.2)
-    assert list(feed) == [1]
-    assert feed.waited - before < 0.1
