@@ -6,7 +6,7 @@ WORKERS ?= 2
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test parity lint format
+.PHONY: help env demo test parity drill lint format
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -25,6 +25,9 @@ test: env ## run the tests
 parity: ## compare with Diffusers and Transformers at random small sizes (needs PyTorch: 3 GB)
 	@launch/make_env.sh parity
 	$(VENV)/bin/python -m pytest tests/parity tests/geometry/test_camera_peers.py
+
+drill: env ## kill, stop and damage trainings of two processes, and compare how they end (minutes)
+	$(VENV)/bin/python -m tests.drill
 
 lint: env ## check style, formatting and types
 	$(VENV)/bin/python -m ruff check .

@@ -66,7 +66,11 @@ class Checkpoints:
             for path in self.directory.iterdir():
                 if path.is_dir() and not path.name.isdigit():
                     shutil.rmtree(path, ignore_errors=True)
-        self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._writer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(),
+            # Made in a thread, a folder that cannot be made is waited for until a time-out.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+        )
         self._begun: int | None = None
         self._saved = self.latest_step()
 
@@ -133,6 +137,7 @@ class Checkpoints:
         Raises:
             OtherArrays: if a checkpoint is whole but holds other arrays.
         """
+        self.wait()
         for step in reversed(self.steps()):
             state, damage = read(self.directory / str(step), like)
             if state is not None:
@@ -234,6 +239,8 @@ class OtherArrays(ValueError):
 
 
 def _steps(directory: Path) -> list[int]:
+    if not directory.is_dir():
+        return []
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
 
 

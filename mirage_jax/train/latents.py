@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 
 from mirage_jax import world_model
 from mirage_jax.atomic import replacing
+from mirage_jax.distributed import processes
 from mirage_jax.geometry.camera import Camera, rescale_intrinsics
 from mirage_jax.models import files, functional
 from mirage_jax.train.start import find_file
@@ -112,6 +113,8 @@ def encode_split(
 ) -> Latents:
     """Return the latents of all clips, encoding those that are not on disk yet.
 
+    Of several processes each encodes its share; the folder is shared by them.
+
     Args:
         codec: frozen codec.
         clips: random access source of clips (see `mirage_jax/data/clip.py`).
@@ -125,8 +128,7 @@ def encode_split(
     def encode(video: Any) -> Any:
         return apply_codec(codec.config, codec.params, video, method="encode_streamed")
 
-    stored = []
-    for index in range(len(clips)):
+    def one(index: int) -> Latents:
         path = directory / f"clip_{index:05d}.safetensors"
         clip = clips[index]
         frames = zlib.crc32(np.ascontiguousarray(clip["rgb"]))
@@ -139,8 +141,13 @@ def encode_split(
             _save(path, values, origin)
             if (index + 1) % _REPORT_EVERY == 0:
                 report(f"encoded {index + 1} of {len(clips)} clips into {directory}")
-        stored.append(values)
-    return Latents(*(np.stack(column) for column in zip(*stored, strict=True)))
+        return values
+
+    own = range(processes.index(), len(clips), processes.count())
+    stored = {index: one(index) for index in own}
+    processes.wait_for_all(f"latents in {directory}")
+    rows = [stored[index] if index in stored else one(index) for index in range(len(clips))]
+    return Latents(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 def encode_clip(

@@ -1,7 +1,7 @@
 """Trains a tiny world on meshes of simulated devices and prints what came of it as JSON.
 
 A program of its own, since devices are counted when JAX starts; `test_training_on_meshes.py` runs
-it with eight of them.
+it with eight of them, and, with names of meshes as arguments, as two processes of four each.
 """
 
 import json
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from blank_latents import blank_latents
 
+from mirage_jax.distributed import processes
 from mirage_jax.distributed.mesh import MeshConfig, make_mesh
 from mirage_jax.models import functional, pca
 from mirage_jax.train import config as config_lib
@@ -144,7 +145,8 @@ def collectives(text):
 
 def vector(state):
     """Return all parameters as one vector."""
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+    leaves = jax.tree.leaves(processes.to_host(state.params))
+    return np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
 def restored(stage, state):
@@ -166,8 +168,32 @@ def restored(stage, state):
     return found
 
 
+def several(names):
+    """Run meshes of which each process has a part; the first one prints the outcome."""
+    processes.start()
+    result = {}
+    for name in names:
+        stage = objective(SETTINGS.get(name, {}))
+        state, facts = run(stage, MESHES[name])
+        placement = Placement(make_mesh(MeshConfig(**MESHES[name])))
+        placed, whole = loop._placed(stage, placement)(STEPS), stage.batch(STEPS)
+        facts["batch"] = all(
+            np.array_equal(processes.to_host(placed[key]), whole[key]) for key in whole
+        )
+        rows = np.zeros((processes.count(), stage.stage.batch), int)
+        rows[processes.index(), placement.own_rows(stage.stage.batch)] = 1
+        facts["rows"] = [[processes.largest(mine) for mine in process] for process in rows]
+        facts["end"] = vector(state).tolist()
+        result[name] = facts
+    if processes.is_first():
+        sys.stdout.write(json.dumps(result) + "\n")
+
+
 def main():
     """Run all meshes and print the outcome."""
+    if sys.argv[1:]:
+        several(sys.argv[1:])
+        return
     stages = {name: objective(SETTINGS.get(name, {})) for name in MESHES}
     begin = vector(start(stages["one"], {})[2])
     outcome = {name: run(stages[name], sizes) for name, sizes in MESHES.items()}
@@ -175,6 +201,7 @@ def main():
     end = vector(outcome["one"][0])
     for state, facts in outcome.values():
         facts["apart"] = float(np.linalg.norm(vector(state) - end) / np.linalg.norm(end - begin))
+    result["one"] |= {"begin": begin.tolist(), "end": end.tolist()}
     result["restored"] = restored(stages["one"], outcome["fsdp=2 context=2 tensor=2"][0])
     sys.stdout.write(json.dumps(result) + "\n")
 
