@@ -4,8 +4,9 @@ Asked for before the run (`--profile 10:13`), or while it runs: by SIGUSR1, or b
 named `profile` in the stage's folder (`touch runs/doom/denoiser/profile`). The trace lies beside
 the TensorBoard files and is read with `xprof` or TensorBoard's profile plugin.
 
-Conventions: windows count updates from 1, both ends included. The file asks every process of a run
-that sees it, the signal the one that gets it; each process traces its own devices. Read next:
+Conventions: windows count updates from 1, both ends included. Each process traces its own devices:
+all of them the window asked for before the run, the first one what the file asks for, and the one
+that gets the signal what that asks for. Read next:
 `mirage_jax/train/watch.py`.
 """
 
@@ -47,6 +48,8 @@ class Profiler:
         directory: Path,
         window: tuple[int, int] | None,
         report: Callable[[str], None],
+        *,
+        looks: bool = True,
     ) -> None:
         """Look out for requests.
 
@@ -54,19 +57,21 @@ class Profiler:
             directory: of the stage.
             window: first and last update to trace, or None.
             report: called with where the trace lies.
+            looks: whether to look for the file.
         """
         self._request = directory / "profile"
         self._traces = directory / "tensorboard"
         self._window, self._report = window, report
-        self._asked = self._tracing = False
+        self._looks, self._asked, self._tracing = looks, False, False
 
     def before(self, step: int) -> None:
         """Start tracing if update `step` is the first of a window."""
         if self._tracing:
             return
-        if self._asked or self._request.exists():
+        if self._asked or (self._looks and self._request.exists()):
             self._asked = False
-            self._request.unlink(missing_ok=True)
+            if self._looks:
+                self._request.unlink(missing_ok=True)
             self._window = (step, step + _ASKED_UPDATES - 1)
         # A run that goes on from within a window traces what is left of it.
         if self._window and self._window[0] <= step <= self._window[1]:

@@ -67,7 +67,7 @@ class Watch:
         self._objective, self._directory, self._options = objective, directory, options
         self._report, self._writes = report, writes
         self._clock = Goodput(directory / "goodput.json" if writes else None)
-        self._profiler = Profiler(directory, options.profile, report)
+        self._profiler = Profiler(directory, options.profile, report, looks=writes)
         path = directory / "non_finite.json" if writes else None
         self._non_finite = NonFinite(objective.stage.max_skipped, objective.clips, path)
         self._means = Means()
