@@ -63,6 +63,23 @@ def test_micro_batches_give_the_update_of_the_whole_batch(count):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), told, told_by_parts)
 
 
+def test_micro_batches_take_less_memory():
+    def wide(params, fixed, batch, keys):
+        hidden = jnp.tanh(batch["x"] @ params["up"])
+        return jnp.mean(jnp.square(jnp.sin(hidden) @ params["up"].T), axis=1), {}
+
+    shapes = {"up": jax.ShapeDtypeStruct((4, 1024), jnp.float32)}
+    batch = {"x": jax.ShapeDtypeStruct((256, 4), jnp.float32)}
+    needed = {}
+    for accumulate in (1, 8):
+        stage = StageConfig(batch=256, accumulate=accumulate)
+        optimizer = make_optimizer(stage, shapes)
+        state = jax.eval_shape(lambda p, o=optimizer: new_state(p, o), shapes)
+        compiled = make_step(wide, optimizer, stage, seed=0).lower(state, {}, batch).compile()
+        needed[accumulate] = compiled.memory_analysis().temp_size_in_bytes
+    assert needed[8] < needed[1] / 4, needed
+
+
 def test_micro_batches_that_would_differ_are_refused():
     with pytest.raises(ValueError, match="accumulate: got 4 micro-batches of a batch of 6"):
         StageConfig(batch=6, accumulate=4)
