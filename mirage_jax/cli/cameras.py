@@ -264,7 +264,7 @@ def _typical_depth(source: Path, given: str | None) -> float | None:
     if given is None:
         if source.suffix != ".npz" or "depths" not in npz.array_names(source):
             return None
-        return depth_scale(np.asarray(npz.read_npz(source, ["depths"])["depths"][0]))
+        return depth_scale(np.asarray(npz.first_of_array(source, "depths"), np.float32))
     try:
         number = float(given)
     except ValueError:

@@ -33,6 +33,11 @@ _DEFAULT_FRAMES = 65
     help="How to read a camera file that has two readings: c2w, w2c, opengl, pixels, ...",
 )
 @click.option(
+    "--path-smooth",
+    is_flag=True,
+    help="The cameras of a file are keyframes: pass smoothly through them in --frames frames.",
+)
+@click.option(
     "--path-depth",
     type=click.Path(),
     help="z-depth [f, H, W] of the path's frames, .npy or .npz; for worlds without a depth head.",
@@ -50,8 +55,8 @@ _DEFAULT_FRAMES = 65
 @click.option("--resume", is_flag=True, help="Go on from the state in the output folder.")
 @click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
 def command(
-    scene, depth, mask, intrinsics, fov, path, path_as, path_depth, frames, seed, out, weights,
-    steps, solver, guidance, no_memory, no_compare, resume, fps, **text,
+    scene, depth, mask, intrinsics, fov, path, path_as, path_smooth, path_depth, frames, seed, out,
+    weights, steps, solver, guidance, no_memory, no_compare, resume, fps, **text,
 ) -> None:  # fmt: skip
     """Walks through a scene."""
     import dataclasses
@@ -79,6 +84,7 @@ def command(
         default_frames=_DEFAULT_FRAMES,
         temporal_stride=stride,
         reading=reading_of(path_as),
+        smooth=path_smooth,
     )
     click.echo(f"scene {source}, world {folder}, path {path}, seed {seed}")
     for note in walked.notes:

@@ -125,6 +125,7 @@ def export(file: Path, target: Path, weights: str | None) -> None:
     type=click.Path(exists=True, path_type=Path),
     help="Camera file, or the output folder of a rollout; default: what lies beside FILE.",
 )
+@click.option("--cameras-as", multiple=True, metavar="WORD", help="How to read them: c2w, ...")
 @click.option(
     "--colors",
     type=click.Choice(["decoded", "pca"]),
@@ -133,18 +134,22 @@ def export(file: Path, target: Path, weights: str | None) -> None:
     help="Colours of the codec, or the three main directions of the tokens.",
 )
 @click.option("--weights", help="World whose codec decodes; default: the shipped one.")
-def view(file: Path, out: Path, cameras: Path | None, colors: str, weights: str | None) -> None:
+def view(
+    file: Path, out: Path, cameras: Path | None, cameras_as: tuple[str, ...], colors: str,
+    weights: str | None,
+) -> None:  # fmt: skip
     """Draw FILE from above and in perspective, with the cameras, as a PNG."""
     from mirage_jax.eval.memory_scene import drawn_scene
     from mirage_jax.eval.memory_view import write_memory_view
-    from mirage_jax.geometry.camera_files import load_cameras
+    from mirage_jax.geometry.camera_files import load_cameras, reading_of
     from mirage_jax.memory import files
     from mirage_jax.memory.rows import rows_in_order
 
     memory, _ = files.load(file)
     rows = rows_in_order(memory)
     source = _camera_file(file, cameras)
-    camera, hw = load_cameras(source) if source else (None, None)
+    reading = reading_of(cameras_as)
+    camera, hw = load_cameras(source, reading=reading) if source else (None, None)
     decoded = colors == "decoded"
     shades = _decoded(memory, weights) if decoded else files.false_colors(rows)
     scene = drawn_scene(rows.positions, rows.depth, shades, camera, hw or (1, 1))

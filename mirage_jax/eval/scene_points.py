@@ -5,6 +5,7 @@ Positions are scene units in the world of the cameras; colours 0..255. Read next
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from mirage_jax.geometry.projection import unproject
 MOST_POINTS = 40_000
 _FRAMES_OF_A_CLIP = 6
 _GREY = 140.0
+_PLY_HEADER_BYTES = 1 << 16
 # Farther than so many times the median is sky.
 _SKY = 20.0
 
@@ -45,9 +47,9 @@ def load_points(path: Path) -> Points:
     if kind == ".ply":
         points, colors = _from_ply(path)
     elif path.name == "points3D.bin":
-        points, colors = colmap_binary.read_points_binary(path)
+        points, colors = _thinned(colmap_binary.points_binary(path))
     elif path.name == "points3D.txt":
-        points, colors = colmap_text.read_points_text(path)
+        points, colors = _thinned(colmap_text.points_text(path))
     elif kind == ".npy":
         points, colors = _from_array(read_npy(path), path)
     elif kind == ".npz" and "depths" in array_names(path):
@@ -60,8 +62,7 @@ def load_points(path: Path) -> Points:
     good = np.isfinite(points).all(axis=1)
     if not good.any():
         raise ValueError(f"{path}: there are no points in it.")
-    chosen = np.flatnonzero(good)
-    chosen = chosen[:: max(1, -(-len(chosen) // MOST_POINTS))]
+    chosen = np.flatnonzero(good)[:: max(1, -(-int(good.sum()) // MOST_POINTS))]
     return points[chosen].astype(np.float64), colors[chosen].astype(np.float64)
 
 
@@ -72,18 +73,52 @@ def _from_array(array: np.ndarray, path: Path) -> Points:
     return array[:, :3], colors
 
 
-def _from_ply(path: Path) -> Points:
-    from plyfile import PlyData, PlyParseError
+def _thinned(rows: Iterable[list[float]]) -> Points:
+    """Collect every so many-th row, so that their number stays bounded."""
+    kept: list[list[float]] = []
+    step = 1
+    for number, row in enumerate(rows):
+        if number % step == 0:
+            kept.append(row)
+        if len(kept) > 2 * MOST_POINTS:
+            kept, step = kept[::2], 2 * step
+    table = np.array(kept, dtype=np.float64).reshape(-1, 6)
+    return table[:, :3], table[:, 3:]
 
+
+def _from_ply(path: Path) -> Points:
+    from plyfile import PlyData
+
+    _check_ply_counts(path)
     try:
         vertex = PlyData.read(str(path))["vertex"]
-        points = np.stack([vertex[axis] for axis in "xyz"], axis=-1)
-    except (PlyParseError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a point cloud: got {error}, expected x, y, z.") from error
-    names = {item.name for item in vertex.properties}
-    if {"red", "green", "blue"} <= names:
-        return points, np.stack([vertex[name] for name in ("red", "green", "blue")], axis=-1)
-    return points, np.full((len(points), 3), _GREY)
+        points = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=-1)
+        names = {item.name for item in vertex.properties}
+        shades = [name for name in ("red", "green", "blue") if name in names]
+        colors = np.full_like(points, _GREY)
+        if len(shades) == 3:
+            colors = np.stack([np.asarray(vertex[name], np.float64) for name in shades], axis=-1)
+    except Exception as error:  # a broken file makes the parser raise many kinds
+        raise ValueError(
+            f"{path}: not a point cloud: got {error!r:.200}, expected a whole PLY file with x y z."
+        ) from error
+    return points, colors
+
+
+def _check_ply_counts(path: Path) -> None:
+    """Raise if a header announces more elements than the file has bytes: they are allocated."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        for line in stream.read(_PLY_HEADER_BYTES).split(b"end_header")[0].splitlines():
+            words = line.split()
+            if words[:1] == [b"element"] and not (
+                len(words) == 3 and words[2].isdigit() and len(words[2]) < 16
+                and int(words[2]) <= size
+            ):  # fmt: skip
+                raise ValueError(
+                    f"{path}: announces more than it holds: got {line[:80]!r} in a file of "
+                    f"{size:,} bytes. It may be truncated; copy it again."
+                )
 
 
 def _from_geometry(path: Path) -> Points:

@@ -25,6 +25,7 @@ from mirage_jax.geometry.trajectories import (
     OWN_PRESETS,
     PRESETS,
     TrajectoryOptions,
+    interpolate_cameras,
     trajectory,
 )
 from mirage_jax.rollout.plan import round_up_frames
@@ -58,6 +59,7 @@ def resolve_path(
     default_frames: int,
     temporal_stride: int = 4,
     reading: Reading = _AS_THE_FORMAT_SAYS,
+    smooth: bool = False,
 ) -> ResolvedPath:
     """Turn `--path` and `--frames` into cameras.
 
@@ -68,6 +70,7 @@ def resolve_path(
         default_frames: length of presets.
         temporal_stride: the codec's; the length is rounded up to 1 + stride * n.
         reading: answers to what a camera file leaves open.
+        smooth: the cameras of a file are keyframes: pass through them in the frames wanted.
 
     Returns:
         One camera for each frame, and notes on anything that was changed.
@@ -89,6 +92,9 @@ def resolve_path(
         cameras = scene.path
     elif Path(text).is_file() or (Path(text).is_dir() and not set(text) <= _KEY_CHARACTERS):
         cameras = _from_file(Path(text), scene, reading)
+        if smooth:
+            wanted = round_up_frames(frames or default_frames, temporal_stride)
+            cameras = interpolate_cameras(cameras, wanted)
     elif set(text) <= _KEY_CHARACTERS:
         cameras = trajectory_from_keys(text, scene.camera, typical_depth(scene))
     else:

@@ -250,4 +250,8 @@ def test_formats_that_need_more_than_there_is_say_so(tmp_path):
         write_cameras(tmp_path / "g.npz", path, "geometry")
     with pytest.raises(ValueError, match="unknown camera format"):
         write_cameras(tmp_path / "somewhere", path)
+    path = CameraPath(path.cam_to_world, path.intrinsics / [[640], [480], [1]], (1, 1))
+    for kind in ("colmap-text", "nerfstudio", "vipe", "worldscore"):
+        with pytest.raises(ValueError, match="needs the image size in pixels"):
+            write_cameras(tmp_path / "a", path, kind)
     assert not list(tmp_path.iterdir())

@@ -98,9 +98,11 @@ def write_cameras(
             f"{path}: {kind} holds intrinsics and these cameras have none. Give --intrinsics "
             "fx,fy,cx,cy or --fov with --size, or write tum or npy."
         )
-    if "size" in chosen.needs and cameras.hw is None:
+    unsized = "size" in chosen.needs and cameras.hw is None
+    if unsized or ("pixels" in chosen.needs and cameras.hw == UNIT_HW):
         raise ValueError(
-            f"{path}: {kind} needs the image size, which is not known. Give --size HEIGHTxWIDTH."
+            f"{path}: {kind} needs the image size in pixels, which is not known. Give --size "
+            "HEIGHTxWIDTH."
         )
     chosen.write(path, cameras)
     return kind

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from mirage_jax.atomic import replacing
 from mirage_jax.geometry.camera_files.camera_path import CameraPath
 from mirage_jax.geometry.camera_files.colmap_models import (
@@ -60,17 +58,14 @@ def write_colmap_binary(path: Path, cameras: CameraPath) -> None:
     _write(path / "points3D.bin", [_COUNT.pack(0)])
 
 
-def read_points_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions [n, 3] and colours [n, 3] (0..255) of points3D.bin."""
+def points_binary(path: Path) -> Iterator[list[float]]:
+    """Yield x y z r g b (colours 0..255) of each point of points3D.bin."""
     source = _Bytes(path)
     with source.opened() as stream:
-        rows = []
         for _ in range(source.count(stream, _POINT.size + _COUNT.size)):
             _, *row, _ = _POINT.unpack(source.take(stream, _POINT.size))
-            rows.append(row)
             source.skip(stream, source.count(stream, _TRACK_BYTES) * _TRACK_BYTES)
-    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    return table[:, :3], table[:, 3:]
+            yield row
 
 
 def _write(path: Path, content: list[bytes]) -> None:

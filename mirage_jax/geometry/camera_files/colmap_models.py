@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mirage_jax.geometry.camera_files.camera_path import UNIT_HW, CameraPath
+from mirage_jax.geometry.camera_files.camera_path import CameraPath
 from mirage_jax.geometry.camera_files.matrices import (
     from_quaternions,
     intrinsics_values,
@@ -112,11 +112,6 @@ def stored_model(lenses: dict[int, Lens] | None, images: list[Image], path: str)
 
 def model_of(cameras: CameraPath, path: str) -> tuple[list[Lens], list[Image]]:
     """Return what a model of the cameras holds; equal intrinsics share one camera, from 1."""
-    if cameras.hw in (None, UNIT_HW):
-        raise ValueError(
-            f"{path}: COLMAP needs the image size in pixels, which is not known. Give --size "
-            "HEIGHTxWIDTH."
-        )
     values = intrinsics_values(cameras.intrinsics, path).tolist()
     lenses: dict[tuple[float, ...], int] = {}
     poses = inverse_of_path(cameras.cam_to_world)
@@ -133,7 +128,7 @@ def model_of(cameras: CameraPath, path: str) -> tuple[list[Lens], list[Image]]:
         )
         for index in range(len(cameras))
     ]
-    height, width = cameras.hw
+    height, width = cameras.hw or (1, 1)
     return [Lens((height, width), lens) for lens in lenses], images
 
 

@@ -8,8 +8,6 @@ Read next: ``colmap_models.py``.
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from mirage_jax.atomic import write_text
 from mirage_jax.geometry.camera_files.camera_path import CameraPath
 from mirage_jax.geometry.camera_files.colmap_models import (
@@ -28,8 +26,8 @@ from mirage_jax.geometry.camera_files.text_lines import (
     numbers,
 )
 
-# No model has more points that are worth drawing.
-_MOST_POINTS = 20_000_000
+# An image's points stand on one line of any length; its beginning tells that they are numbers.
+_LOOKED_AT = 400
 
 
 def read_colmap_text(path: Path, reading: Reading) -> Stored:
@@ -55,17 +53,14 @@ def write_colmap_text(path: Path, cameras: CameraPath) -> None:
     write_text(path / "points3D.txt", "# POINT3D_ID X Y Z R G B ERROR TRACK[]\n")
 
 
-def read_points_text(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions [n, 3] and colours [n, 3] (0..255) of points3D.txt."""
-    rows: list[list[float]] = []
+def points_text(path: Path) -> Iterator[list[float]]:
+    """Yield x y z r g b (colours 0..255) of each point of points3D.txt."""
     for number, line in numbered_lines(path):
         if line and not line.startswith("#"):
             words, where = line.split(maxsplit=8), f"{path}: line {number}"
-            if len(words) < 8 or len(rows) >= _MOST_POINTS:
+            if len(words) < 8:
                 raise ValueError(f"{where} is not a point: expected ID X Y Z R G B ERROR TRACK[].")
-            rows.append(numbers(words[1:7], where))
-    table = np.array(rows).reshape(-1, 6)
-    return table[:, :3], table[:, 3:]
+            yield numbers(words[1:7], where)
 
 
 def _joined(values: tuple[float, ...]) -> str:
@@ -107,7 +102,7 @@ def _images(path: Path) -> Iterator[Image]:
         if points_next:
             points_next = False
             # Some tools leave out the second line; a name is what points never hold.
-            if not words or are_numbers(line.split()):
+            if not words or are_numbers(line[:_LOOKED_AT].split()[:-1]):
                 continue
         where = f"{path}: line {number}"
         if len(words) != 10:

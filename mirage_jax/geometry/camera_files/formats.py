@@ -50,7 +50,7 @@ class Format:
     Attributes:
       read: what stands in a file of it.
       write: None where cameras alone do not make such a file.
-      needs: what a path must have to be written: "intrinsics", "size", both or nothing.
+      needs: what a path must have to be written: "intrinsics", "size" (1 x 1 will do), "pixels".
       folder: True if it is written to a folder.
     """
 
@@ -61,22 +61,23 @@ class Format:
 
 
 _SIZED = ("intrinsics", "size")
+_IN_PIXELS = ("intrinsics", "size", "pixels")
 FORMATS = {
     "trajectory": Format(trajectory.read_trajectory, trajectory.write_trajectory, _SIZED),
     "geometry": Format(geometry.read_geometry_cameras, None),
     "realestate10k": Format(realestate.read_realestate, realestate.write_realestate, _SIZED),
     "w2c": Format(w2c_text.read_w2c, w2c_text.write_w2c, _SIZED),
-    "nerfstudio": Format(nerfstudio.read_transforms, nerfstudio.write_transforms, _SIZED),
+    "nerfstudio": Format(nerfstudio.read_transforms, nerfstudio.write_transforms, _IN_PIXELS),
     "colmap-text": Format(
-        colmap_text.read_colmap_text, colmap_text.write_colmap_text, _SIZED, folder=True
+        colmap_text.read_colmap_text, colmap_text.write_colmap_text, _IN_PIXELS, folder=True
     ),
     "colmap-binary": Format(
-        colmap_binary.read_colmap_binary, colmap_binary.write_colmap_binary, _SIZED, folder=True
+        colmap_binary.read_colmap_binary, colmap_binary.write_colmap_binary, _IN_PIXELS, folder=True
     ),
     "tum": Format(tum.read_tum, tum.write_tum, ()),
     "npy": Format(npy.read_npy, npy.write_npy, ()),
-    "worldscore": Format(worldscore.read_worldscore, worldscore.write_worldscore, _SIZED),
-    "vipe": Format(vipe.read_vipe, vipe.write_vipe, ("intrinsics",), folder=True),
+    "worldscore": Format(worldscore.read_worldscore, worldscore.write_worldscore, _IN_PIXELS),
+    "vipe": Format(vipe.read_vipe, vipe.write_vipe, ("intrinsics", "pixels"), folder=True),
 }
 
 _COLMAP_FOLDERS = ("", "sparse", "sparse/0", "colmap/sparse/0")

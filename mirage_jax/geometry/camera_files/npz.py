@@ -61,7 +61,24 @@ def array_names(path: str | os.PathLike[str]) -> set[str]:
 def array_shape(path: str | os.PathLike[str], name: str) -> tuple[int, ...]:
     """Return the shape of one array of an npz archive, without reading it."""
     with _opened(path, name)[0] as stream:
-        return _check_header(stream, f"{path}: array {name!r}", 1 << 62, 1 << 62)
+        return _announced(stream, f"{path}: array {name!r}", 1 << 62, 1 << 62)[0]
+
+
+def first_of_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
+    """Return the first entry of one array of an npz archive; the rest is not inflated."""
+    stream, size = _opened(path, name)
+    with stream:
+        shape, order, dtype = _announced(stream, f"{path}: array {name!r}", size, 1 << 62)
+        if order or not shape or not shape[0]:
+            return read_npz(path, [name])[name][0]
+        count = math.prod(shape[1:])
+        if count * dtype.itemsize > MAX_CAMERA_BYTES:
+            raise _too_large(f"{path}: array {name!r}", shape, dtype, MAX_CAMERA_BYTES)
+        try:
+            content = stream.read(count * dtype.itemsize)
+            return np.frombuffer(content, dtype, count).reshape(shape[1:])
+        except Exception as error:  # as in _read_array
+            raise _broken(path, error) from error
 
 
 def read_npy(path: Path, max_bytes: int = MAX_CAMERA_BYTES) -> np.ndarray:
@@ -74,7 +91,7 @@ def read_npy(path: Path, max_bytes: int = MAX_CAMERA_BYTES) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. Check the path.")
     with path.open("rb") as stream:
-        _check_header(stream, str(path), os.path.getsize(path), max_bytes)
+        _announced(stream, str(path), os.path.getsize(path), max_bytes)
         stream.seek(0)
         return _read_array(stream, path)
 
@@ -83,7 +100,7 @@ def _read_member(path: str | os.PathLike[str], name: str, max_bytes: int) -> np.
     """Read one array after its header was checked."""
     stream, size = _opened(path, name)
     with stream:
-        _check_header(stream, f"{path}: array {name!r}", size, max_bytes)
+        _announced(stream, f"{path}: array {name!r}", size, max_bytes)
     with _opened(path, name)[0] as stream:
         return _read_array(stream, path)
 
@@ -97,14 +114,16 @@ def _opened(path: str | os.PathLike[str], name: str) -> tuple[IO[bytes], int]:
         raise _broken(path, error) from error
 
 
-def _check_header(stream: IO[bytes], where: str, available: int, max_bytes: int) -> tuple[int, ...]:
-    """Return the shape that a header announces; raise unless it fits into what is there."""
+def _announced(
+    stream: IO[bytes], where: str, available: int, max_bytes: int
+) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, Fortran order and type of a header; raise unless it fits into what is there."""
     try:
         version = np.lib.format.read_magic(stream)
         first = version == (1, 0)
         read_header = np.lib.format.read_array_header_1_0
         read_header = read_header if first else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
+        shape, order, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
         plain = min(shape, default=0) >= 0
     except Exception as error:  # the header is Python text: its parser raises many kinds
@@ -115,11 +134,16 @@ def _check_header(stream: IO[bytes], where: str, available: int, max_bytes: int)
             "pickle, which can run code; save plain arrays."
         )
     if not plain or size > min(max_bytes, available):
-        raise ValueError(
-            f"{where} is too large: got {shape} {dtype} = {size} bytes, expected at most "
-            f"{max_bytes} and no more than the file holds. Store fewer or smaller frames."
-        )
-    return shape
+        raise _too_large(where, shape, dtype, max_bytes)
+    return shape, order, dtype
+
+
+def _too_large(where: str, shape: tuple[int, ...], dtype: np.dtype, max_bytes: int) -> ValueError:
+    size = math.prod(shape) * dtype.itemsize
+    return ValueError(
+        f"{where} is too large: got {shape} {dtype} = {size} bytes, expected at most "
+        f"{max_bytes} and no more than the file holds. Store fewer or smaller frames."
+    )
 
 
 def _read_array(stream: IO[bytes], path: str | os.PathLike[str]) -> np.ndarray:

@@ -62,7 +62,7 @@ def reading_of(words: Iterable[str], **more: Any) -> Reading:
     for word in words:
         if word not in WORDS:
             near = difflib.get_close_matches(word, WORDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "see mirage cameras --help."
+            hint = f"did you mean {near[0]!r}?" if near else "see mirage cameras info --help."
             raise ValueError(f"--as: got {word!r}, expected one of {', '.join(WORDS)}; {hint}")
         field = WORDS[word][0]
         if chosen.setdefault(field, word) != word:
@@ -85,4 +85,7 @@ def refuse_two_readings(where: str, question: str, readings: dict[str, str]) -> 
         f"  --as {word}: {WORDS[word][1]}" + (f"; {found}" if found else "")
         for word, found in readings.items()
     ]
-    return ValueError(f"{where}: {question}. Choose one of\n" + "\n".join(lines))
+    return ValueError(
+        f"{where}: {question}. Choose one of (in mirage generate with --path-as)\n"
+        + "\n".join(lines)
+    )

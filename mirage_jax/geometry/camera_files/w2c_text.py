@@ -19,6 +19,8 @@ from mirage_jax.geometry.camera_files.stored import Stored
 from mirage_jax.geometry.camera_files.text_lines import check_count, numbered_lines, numbers
 
 _INTRINSICS = "intrinsics.txt"
+# Sixteen numbers with blanks are far shorter.
+_MAX_LINE = 4096
 
 
 def read_w2c(path: Path, reading: Reading) -> Stored:
@@ -58,6 +60,8 @@ def write_w2c(path: Path, cameras: CameraPath) -> None:
 def _matrix(line: str, where: str) -> np.ndarray:
     """Return one line's matrix, 4x4."""
     try:
+        if len(line) > _MAX_LINE:
+            raise ValueError(f"{len(line):,} characters")
         matrix = np.array(json.loads(line), dtype=np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(
