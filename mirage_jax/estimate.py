@@ -112,7 +112,14 @@ def estimate_generation(world: Sized, *, batch: int = 1, references: int | None 
 
 
 def estimate_training(
-    world: Sized, trained: Any, fixed: Any, *, batch: int, average: bool, memory_frames: int
+    world: Sized,
+    trained: Any,
+    fixed: Any,
+    *,
+    moments: Any,
+    batch: int,
+    average: bool,
+    memory_frames: int,
 ) -> Estimate:
     """Estimate an update of a stage that trains the denoiser or parts of it.
 
@@ -120,7 +127,8 @@ def estimate_training(
         world: configs; the denoiser is the one that is applied, LoRA included.
         trained: abstract tree of trained parameters.
         fixed: abstract tree of the others.
-        batch: windows of an update.
+        moments: abstract tree of the optimizer's state.
+        batch: windows at once: of an update, or of one of its micro-batches.
         average: whether a moving average is kept.
         memory_frames: latent frames that a window's memory is made of.
     """
@@ -133,7 +141,7 @@ def estimate_training(
         "parameters held fixed": _tree_bytes(fixed),
         "parameters trained": moved,
         "gradients": moved,
-        "moments of AdamW": 2 * moved,
+        "moments": _tree_bytes(moments),
         "moving average": moved if average else 0,
         "activations": batch * backward_bytes(world.denoiser, tokens),
         _SCORES: score_bytes(world.denoiser, tokens, batch=batch, backward=True),

@@ -48,10 +48,26 @@ def test_parameters_gradients_and_moments_are_those_of_the_abstract_trees():
     branch = denoiser.pop("branch")
     assert size.bytes["parameters trained"] == tree_bytes(branch)
     assert size.bytes["gradients"] == tree_bytes(branch)
-    assert size.bytes["moments of AdamW"] == 2 * tree_bytes(branch)
+    assert size.bytes["moments"] == 2 * tree_bytes(branch) + 4  # two of AdamW, and a count
     assert size.bytes["parameters held fixed"] == tree_bytes(denoiser) // 2  # bfloat16
     assert size.bytes["moving average"] == 0
     assert size.total == sum(size.bytes.values())
+
+
+def test_other_optimizers_take_less_and_micro_batches_fewer_activations():
+    world = load("wan5b:release")
+    sizes = {
+        name: stages.estimate_stage(config_lib.replace(world, changes), "full").bytes
+        for name, changes in {
+            "adamw": {},
+            "muon": {"full_train.optimizer": "muon"},
+            "adafactor": {"full_train.optimizer": "adafactor"},
+            "parts": {"full_train.batch": 8, "full_train.accumulate": 2},
+        }.items()
+    }
+    assert 0.5 < sizes["muon"]["moments"] / sizes["adamw"]["moments"] < 0.52
+    assert sizes["adafactor"]["moments"] < 0.01 * sizes["adamw"]["moments"]
+    assert sizes["parts"]["activations"] == sizes["adamw"]["activations"]  # four rows at once
 
 
 def test_the_latent_memory_is_counted_to_the_byte():

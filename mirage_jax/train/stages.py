@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+import jax
 import numpy as np
 
 from mirage_jax import estimate
@@ -24,6 +25,7 @@ from mirage_jax.train.config import DataConfig, WorldConfig
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.depth_stage import DepthObjective
 from mirage_jax.train.objective import Objective
+from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.window_scores import validation_windows
 
 # Stages in the order in which they are run, and what they do.
@@ -92,10 +94,13 @@ def estimate_stage(world: WorldConfig, stage: str) -> estimate.Estimate | None:
     if stage in ("codec", "depth"):
         return None
     config = world.denoiser_stage(stage)
+    trained, fixed = tuning.abstract_split(world, config)
     return estimate.estimate_training(
         world,
-        *tuning.abstract_split(world, config),
-        batch=config.batch,
+        trained,
+        fixed,
+        moments=jax.eval_shape(make_optimizer(config, trained).init, trained),
+        batch=config.batch // config.accumulate,
         average=config.ema_decay > 0,
         memory_frames=config.windows.memory_frames,
     )
