@@ -125,7 +125,8 @@ def test_plot_draws_the_path_and_the_points_where_they_are(tmp_path):
     text = run("plot", tmp_path / "geometry.npz", "--out", tmp_path / "with.png")
     assert "points of" in text
     run("convert", tmp_path / "geometry.npz", tmp_path / "bare.npz")
-    run("plot", tmp_path / "bare.npz", "--out", tmp_path / "without.png")
+    text = run("plot", tmp_path / "bare.npz", "--out", tmp_path / "without.png", "--json")
+    assert json.loads(text)["points"] is None
     with_points, without = (read_picture(tmp_path / name) for name in ("with.png", "without.png"))
     assert with_points.shape == without.shape
     # Grey dots of the depth, and lines in the colours of the first and the last camera.

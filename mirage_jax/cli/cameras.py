@@ -84,7 +84,10 @@ def convert(
     type=click.Path(path_type=Path),
     help="Of the scene: geometry.npz, .ply, .npy, or COLMAP's points3D.",
 )
-def plot(source: Path, kind: str | None, out: Path, points: Path | None, **flags: Any) -> None:
+@_JSON
+def plot(
+    source: Path, kind: str | None, out: Path, points: Path | None, as_json: bool, **flags: Any
+) -> None:
     """Draw SOURCE from above and from the side, with frusta, over the scene's points.
 
     The points of a geometry.npz and of a COLMAP model are drawn without being asked for.
@@ -96,6 +99,10 @@ def plot(source: Path, kind: str | None, out: Path, points: Path | None, **flags
     points = points or _points_beside(source)
     scene = None if points is None else load_points(points)
     write_camera_view(out, path, f"{source.name}: {len(path)} cameras", scene)
+    if as_json:
+        beside = None if points is None else str(points)
+        click.echo(json.dumps({"frames": len(path), "target": str(out), "points": beside}))
+        return
     click.echo(f"written to {out}" + ("" if points is None else f", points of {points}"))
 
 

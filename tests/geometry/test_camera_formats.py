@@ -18,6 +18,7 @@ from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.camera_files import (
     CameraPath,
     Reading,
+    load_cameras,
     read_cameras,
     reading_of,
     write_cameras,
@@ -224,6 +225,16 @@ def test_vipe_clips_and_missing_frames(tmp_path):
     np.savez(tmp_path / "pose/b.npz", inds=np.arange(3), data=poses)
     with pytest.raises(ValueError, match=r"holds 2 clips \(a, b\), expected one"):
         read_cameras(tmp_path)
+
+
+def test_pixels_of_an_image_of_unknown_size_are_not_taken_for_those_of_another(tmp_path):
+    file = written(tmp_path, "vipe", random_path(3))
+    assert read_cameras(file).hw is None
+    with pytest.raises(ValueError, match="in pixels of an image whose size the file does not tell"):
+        load_cameras(file, np.eye(3))
+    camera, hw = load_cameras(file, reading=Reading(hw=HW))
+    assert hw == HW
+    assert camera.intrinsics[0, 0, 0] == pytest.approx(513.7)
 
 
 def test_worldscore_files_of_the_benchmark_have_its_picture_size(tmp_path):

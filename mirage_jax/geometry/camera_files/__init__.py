@@ -122,12 +122,18 @@ def load_cameras(
 
     Returns:
       Cameras [f] (float32), and the image size (height, width) that their intrinsics belong to:
-      (1, 1) where the file has normalised intrinsics, None where it is not known.
+      (1, 1) where the file has normalised intrinsics, None where `intrinsics` was used.
 
     Raises:
-      FileNotFoundError, ValueError: as for ``read_cameras``; also when there are no intrinsics.
+      FileNotFoundError, ValueError: as for ``read_cameras``; also when there are no intrinsics, or
+        they are in pixels of an image whose size is not known.
     """
     found = read_cameras(path, reading)
+    if found.intrinsics is not None and found.hw is None:
+        raise ValueError(
+            f"{path}: intrinsics are in pixels of an image whose size the file does not tell. Say "
+            f"it: mirage cameras convert {path} cameras.npz --size HEIGHTxWIDTH."
+        )
     if found.intrinsics is None and intrinsics is not None:
         given = validate_camera(Camera(found.cam_to_world, intrinsics), str(path))
         found = CameraPath(found.cam_to_world, given.intrinsics)

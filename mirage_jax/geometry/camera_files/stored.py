@@ -145,9 +145,10 @@ def _made_orthonormal(matrices: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]
 
 def _inverse(stored: Stored, matrices: np.ndarray, path: str) -> np.ndarray:
     """Invert matrices that need not be rigid."""
-    flat = np.abs(np.linalg.det(matrices[:, :3, :3])) < 1e-12
-    if flat.any() or np.abs(matrices[:, 3] - [0, 0, 0, 1]).max() > 1e-3:
-        index = int(np.argmax(flat))
+    bad = np.abs(np.linalg.det(matrices[:, :3, :3])) < 1e-12
+    bad |= np.abs(matrices[:, 3] - [0, 0, 0, 1]).max(axis=1) > 1e-3
+    if bad.any():
+        index = int(np.argmax(bad))
         raise ValueError(
             f"{path}: {stored.place(index)}: a world-to-camera matrix cannot be inverted: got "
             f"{matrices[index].tolist()}, expected a rotation and a translation."
