@@ -99,6 +99,9 @@ def cli(verbose: bool) -> None:
     from absl import logging
 
     logging.set_verbosity(logging.INFO if verbose else logging.WARNING)
+    if not verbose:
+        # Orbax logs the traceback of what it raises as well, once for each of its threads.
+        logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
 
 
 def main() -> None:

@@ -72,6 +72,7 @@ class Checkpoints:
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
         )
         self._begun: int | None = None
+        self._failed = False
         self._saved = self.latest_step()
 
     def steps(self) -> list[int]:
@@ -147,9 +148,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Finish what was begun and release the threads."""
-        try:
+        if not self._failed:
             self.wait()
-        finally:
+        with contextlib.suppress(Exception):  # which has been raised before, by `wait` or `check`
             self._writer.close()
 
     def _prune(self) -> None:
@@ -186,13 +187,13 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise  # of the device, or of a process that is lost; the disk is not to blame
         except Exception as error:
-            step, self._begun = self._begun, None
+            self._begun, self._failed = None, True
             text = " ".join(str(error).split())
             full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
             whole = _steps(self.directory)
             last = f"the last good one is step {whole[-1]}" if whole else "there is none before it"
             raise SaveError(
-                f"checkpoint of step {step} could not be written to {self.directory}: "
+                f"checkpoint of step {self._saved} could not be written to {self.directory}: "
                 f"{'the disk is full' if full else text[:300]}; {last}; "
                 f"{'free some space' if full else 'mend it'} and give the same command again"
             ) from error

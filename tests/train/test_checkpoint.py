@@ -146,6 +146,7 @@ def test_a_save_that_fails_says_which_one_is_left(open_at):
     try:
         with pytest.raises(SaveError, match=r"checkpoint of step 2 could not be written to"):
             save(checkpoints, 2)
+        checkpoints.close()  # says nothing new
     finally:
         checkpoints.directory.unlink()
         moved.rename(checkpoints.directory)
