@@ -9,7 +9,6 @@ device. Nothing is ever whole on one device that is to be divided. Read next:
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -124,10 +123,8 @@ class Placement:
             whole[name] = jax.ShapeDtypeStruct(shape, arrays[name].dtype)
         shardings = self.batch(whole, rows, shared)
         return {
-            name: jax.make_array_from_callback(
-                whole[name].shape,
-                shardings[name],
-                functools.partial(_part, array, None if name in shared else own),
+            name: _spread(
+                array, whole[name].shape, shardings[name], None if name in shared else own
             )
             for name, array in arrays.items()
         }
@@ -162,6 +159,18 @@ def drawn(build: Callable[[], Any], shardings: Any) -> Any:
     cpu = jax.default_backend() == "cpu"
     options = {"xla_backend_optimization_level": 0} if cpu else None  # see functional.init
     return jax.jit(build, out_shardings=shardings, compiler_options=options)()
+
+
+def _spread(
+    array: np.ndarray, shape: tuple[int, ...], sharding: NamedSharding, rows: np.ndarray | None
+) -> jax.Array:
+    """Return the global array of `shape` of which this process has `rows`; None: all of them."""
+    places = sharding.addressable_devices_indices_map(shape)
+    # Moved on purpose, device by device: the guard on transfers need not be lifted for it.
+    parts = [
+        jax.device_put(_part(array, rows, index or ()), device) for device, index in places.items()
+    ]
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
 
 def _part(array: np.ndarray, rows: np.ndarray | None, index: tuple[slice, ...]) -> np.ndarray:

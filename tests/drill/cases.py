@@ -151,7 +151,10 @@ def _small_disk(run: Training) -> Iterator[tuple]:
         try:
             yield "a tmpfs of 16 MB", fill, filler.unlink
         finally:
+            kept = shutil.copytree(run.checkpoints, run.workdir / "kept")
             subprocess.run(["umount", str(run.checkpoints)], check=True)
+            run.checkpoints.rmdir()
+            kept.rename(run.checkpoints)
         return
 
     def limit() -> None:
