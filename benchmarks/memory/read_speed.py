@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.memory import agreement, peers, scenes, stored
 from mirage_jax.memory.read import read
-from mirage_jax.memory.state import release_config
+from mirage_jax.memory.state import MemoryConfig
 
 _SCENES: dict[str, Callable[[int], scenes.Points]] = {
     "volume": scenes.frustum_volume,
@@ -42,15 +42,16 @@ def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
     print(f"read: 44x80 cells, 48 channels, float32; copy {bandwidth / 1e9:.1f} GB/s")
     for name, make in _SCENES.items():
         for count in counts:
-            figures = _measure_scene(make(count), bandwidth, rounds)
+            figures = _measure_scene(make(count), stored.config_for(count), bandwidth, rounds)
             result[f"{name}_{count:.0e}".replace("e+0", "e")] = figures
             _print_scene(f"{name} {count:,}", figures)
     return result
 
 
-def _measure_scene(points: scenes.Points, bandwidth: float, rounds: int) -> dict[str, Any]:
+def _measure_scene(
+    points: scenes.Points, config: MemoryConfig, bandwidth: float, rounds: int
+) -> dict[str, Any]:
     count = len(points.positions)
-    config = release_config(capacity=count, channels=scenes.CHANNELS)
     memory = stored.filled(points.positions, config)
     tokens = scenes.tokens_of(0, count)
     nine = scenes.cameras_along(points.camera, _VIEWS)

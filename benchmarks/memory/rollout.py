@@ -88,7 +88,7 @@ def measure(names: tuple[str, ...], views: int, quick: bool = False) -> dict[str
         Figures by policy, and of the RGB cache.
     """
     walk = render(walk_poses(), scenes.GRID_HW)
-    between = render(walk_poses(second_lap=0.5), scenes.GRID_HW)
+    between = None if quick else render(walk_poses(second_lap=0.5), scenes.GRID_HW)
     places = walk_poses(shift=0.25)
     held_out = views_of(places[np.linspace(0, len(places) - 2, views).astype(int)])
     pixels = int(walk.static.sum()) * _PIXELS_PER_CELL
@@ -103,7 +103,7 @@ def measure(names: tuple[str, ...], views: int, quick: bool = False) -> dict[str
         closing = dataclasses.replace(config, close_holes=True)
         closed = coverage(memory, held_out, closing)
         result[name]["coverage_holes_closed"] = round(closed, 4)
-        if not quick:
+        if between is not None:
             result[name]["revisit_growth_between"] = _growth(remember(between, config)[1])
         once = int(walk.static[:FIRST_WAY].sum()) * _PIXELS_PER_CELL * _PIXEL_BYTES
         result[name]["ratio_vs_rgb_first_way"] = round(once / usage.bytes[-1], 1)

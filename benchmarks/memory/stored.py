@@ -11,12 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.memory.scenes import CHANNELS, GRID_HW, tokens_of
-from mirage_jax.memory.state import LatentMemory, MemoryConfig, empty
+from mirage_jax.memory.state import LatentMemory, MemoryConfig, empty, release_config
 from mirage_jax.memory.write import Rows, write
+
+# Room for the points of any scene (`scenes.py`), as a share of those in view.
+_ROOM = 1.05
 
 CHUNK_ROWS = 9 * GRID_HW[0] * GRID_HW[1]
 
 _write = functools.partial(jax.jit, static_argnums=2, donate_argnums=0)(write)
+
+
+def config_for(in_view: int) -> MemoryConfig:
+    """Return the release's conventions with room for any scene: they share compiled programs."""
+    return release_config(int(_ROOM * in_view), CHANNELS)
 
 
 def filled(positions: np.ndarray, config: MemoryConfig) -> LatentMemory:

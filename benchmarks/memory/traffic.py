@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from benchmarks.memory import scenes, stored
-from mirage_jax.memory.state import page_table, release_config
+from mirage_jax.memory.state import page_table
 from mirage_jax.ops.rasterize_points.pages import CellGrid
 from mirage_jax.ops.rasterize_points.traffic import count_traffic
 from mirage_jax.ops.rasterize_points.work_list import list_pages
@@ -35,7 +35,7 @@ def measure(count: int) -> dict[str, Any]:
     result = {}
     for name, make in _SCENES.items():
         points = make(count)
-        config = release_config(len(points.positions), scenes.CHANNELS)
+        config = stored.config_for(count)
         pages = page_table(stored.filled(points.positions, config))
         grid = CellGrid(*scenes.GRID_HW, config.rounding)
         work = list_pages(jnp.asarray(pages.bounds), points.camera, grid)

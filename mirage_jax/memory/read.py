@@ -133,7 +133,8 @@ def choose_rows(
     """
     pages = page_table(memory)
     few = pages.order.shape[0] <= FEW_PAGES
-    work = None if few else list_pages(pages.bounds, camera, grid)
+    by_list = not few and (config.select == "best_view" or current_platform() != "cpu")
+    work = list_pages(pages.bounds, camera, grid) if by_list else None
     # Looking at every row of a few pages is cheaper than walking a list of them.
     name = "reference" if few and current_platform() == "cpu" else None
     nearest = rasterize_points(pages, camera, grid, work, name)

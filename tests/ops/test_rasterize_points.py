@@ -20,7 +20,10 @@ from mirage_jax.ops.rasterize_points import (
     rasterize_points,
 )
 from mirage_jax.ops.rasterize_points.arg_specs import SPECS, ArgSpec, make_arguments, pack_pages
-from mirage_jax.ops.rasterize_points.project import project_rows
+from mirage_jax.ops.rasterize_points.project import camera_numbers, project_rows
+from mirage_jax.ops.rasterize_points.walk import RUN_PAGES, run_bounds
+from mirage_jax.ops.rasterize_points.work_list import box_span
+from mirage_jax.ops.rasterize_points.xla import rasterize_in_steps
 
 SMALL = sorted(name for name, spec in SPECS.items() if spec.num_rows < 8000)
 
@@ -197,6 +200,87 @@ def test_hidden_pages_are_not_looked_at():
     positions[hidden, :2], positions[hidden, 2] = 0.0, 0.01  # would win, were they looked at
     got = rasterize(pages._replace(positions=positions), work)
     np.testing.assert_array_equal(got.row, want.row)
+
+
+@pytest.mark.parametrize("layout", ["volume", "surface", "shell", "lattice"])
+def test_tables_of_many_runs_give_the_reference_result(layout):
+    spec = ArgSpec(20_000, (17, 30), 3, layout, 8, 0.05)
+    pages, camera, grid = make_arguments(spec, seed=11)
+    want = compiled("reference", grid)(pages, camera)
+    got = compiled("xla", grid)(pages, camera)
+    np.testing.assert_array_equal(got.row, want.row)
+    np.testing.assert_array_equal(got.depth, want.depth)
+
+
+@pytest.mark.parametrize("num_pages", [1, RUN_PAGES, 2 * RUN_PAGES + 5])
+def test_a_run_encloses_its_pages(num_pages):
+    rng = np.random.default_rng(num_pages)
+    bounds = np.sort(rng.normal(size=(num_pages, 2, 3)).astype(np.float32), axis=1)
+    bounds[rng.random(num_pages) < 0.3] = [[np.inf] * 3, [-np.inf] * 3]
+    got = np.asarray(run_bounds(jnp.asarray(bounds)))
+    for number, corners in enumerate(got):
+        mine = bounds[number * RUN_PAGES : (number + 1) * RUN_PAGES]
+        np.testing.assert_array_equal(corners, [mine[:, 0].min(0), mine[:, 1].max(0)])
+
+
+@functools.cache
+def counted(grid):
+    return jax.jit(functools.partial(rasterize_in_steps, grid=grid))
+
+
+def wall_and(rows, place):
+    """Return pages of a wall without a hole, and of that many rows behind it or elsewhere."""
+    rng = np.random.default_rng(2)
+    _, camera, grid = make_arguments(ArgSpec(1))
+    v, u = np.indices((44, 80)).reshape(2, -1)
+    depth = 6 + rng.random(u.shape)
+    focal = 0.6 * 80
+    wall = np.stack([(u - 39.5) / focal * depth, (v - 21.5) / focal * depth, depth], axis=1)
+    far = rng.uniform(-30, 30, (rows, 3)) + np.array(place)
+    near_pages, far_pages = (
+        pack_pages(part.astype(np.float32), np.arange(len(part)), 64) for part in (wall, far)
+    )
+    pages = Pages(*map(np.concatenate, zip(near_pages, far_pages, strict=True)))
+    return pages, len(near_pages.order), camera, grid
+
+
+@pytest.mark.parametrize("place", [(0, 0, 60), (0, 0, -60)], ids=["behind", "back"])
+def test_pages_looked_at_do_not_grow_with_what_is_stored_out_of_sight(place):
+    """Counts, not times: ten times the rows behind a wall, or at the camera's back."""
+    taken = {}
+    for rows in (20_000, 200_000):
+        pages, wall_pages, camera, grid = wall_and(rows, place)
+        found, steps = counted(grid)(pages, camera)
+        assert (found.row >= 0).all()
+        assert (found.row // 64 < wall_pages).all()
+        taken[rows] = jax.tree.map(int, jax.tree.map(lambda count: count[0], steps))
+    # The first 128 pages are taken before any hides another.
+    assert wall_pages <= taken[200_000].visits == taken[20_000].visits <= 128
+    # A batch of pages is looked at in any case, whether or not there are so many.
+    assert taken[200_000].pages <= taken[20_000].pages + 1024
+    # Runs are tested 1024 at a time, all of them at most once.
+    assert taken[200_000].runs <= 1024
+
+
+def test_rows_fall_within_the_cells_of_their_box():
+    rng = np.random.default_rng(5)
+    for rounding in ("floor", "nearest_even"):
+        grid = CellGrid(44, 80, rounding)
+        _, camera, _ = make_arguments(ArgSpec(1, (44, 80), 8))
+        middle = rng.normal(size=(3000, 1, 3)) * rng.choice([1, 10, 1000], (3000, 1, 1))
+        size = np.exp(rng.uniform(-9, 2, (3000, 1, 1)))
+        points = (middle + size * rng.uniform(-1, 1, (3000, 64, 3))).astype(np.float32)
+        box = jnp.stack([points.min(1), points.max(1)], axis=1)
+        x, y, z = np.moveaxis(points, -1, 0)
+        for numbers in camera_numbers(camera):
+            seen = project_rows(x, y, z, numbers, grid)
+            span = box_span(box, numbers, grid)
+            left, right, top, bottom = (np.asarray(end)[:, None] for end in span)
+            within = (seen.column >= left) & (seen.column <= right)
+            within &= (seen.line >= top) & (seen.line <= bottom)
+            assert within[seen.inside].all()
+            # And they say something, but of the boxes that reach behind the camera.
+            assert np.mean((right - left < 79) | (bottom - top < 43)) > 0.3
 
 
 def test_result_does_not_depend_on_how_rows_are_paged():

@@ -20,24 +20,26 @@ from mirage_jax.ops.rasterize_points.pages import CellGrid, Nearest, Pages, Work
 from mirage_jax.ops.rasterize_points.work_list import list_pages
 
 
-def _reference(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList) -> Nearest:
+def _reference(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList | None) -> Nearest:
     return reference.rasterize_points(pages, camera, grid)
 
 
-def _pallas_tpu(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList) -> Nearest:
+def _pallas_tpu(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList | None) -> Nearest:
     # Imported where it is used: Pallas is slow to import, and most processes do without.
     from mirage_jax.ops.rasterize_points import pallas_tpu
 
+    work = list_pages(pages.bounds, camera, grid) if work is None else work
     return pallas_tpu.rasterize_points(pages, camera, grid, work)
 
 
-def _pallas_gpu(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList) -> Nearest:
+def _pallas_gpu(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList | None) -> Nearest:
     from mirage_jax.ops.rasterize_points import pallas_gpu
 
+    work = list_pages(pages.bounds, camera, grid) if work is None else work
     return pallas_gpu.rasterize_points(pages, camera, grid, work)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Pages, Camera, CellGrid, WorkList], Nearest]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Pages, Camera, CellGrid, WorkList | None], Nearest]] = {
     "reference": _reference,
     "xla": xla.rasterize_points,
     "pallas_tpu": _pallas_tpu,
@@ -62,8 +64,9 @@ def rasterize_points(
             finite, and its z-depth is positive and finite.
         camera: t cameras with the intrinsics of the grid.
         grid: Cells and rounding.
-        work: Pages to visit for each camera; None makes the list with `list_pages`. Must hold
-            every page with a row in the view, nearest first ("reference" reads all rows anyway).
+        work: Pages to visit for each camera; must hold every page with a row in the view, nearest
+            first ("reference" reads all rows anyway). With None kernels make the list with
+            `list_pages`, and "xla" finds its way by runs of pages, which is faster.
         implementation: One of `IMPLEMENTATIONS`; None takes the one of the platform.
 
     Returns:
@@ -78,8 +81,6 @@ def rasterize_points(
     name = choose_implementation("rasterize_points", implementation, IMPLEMENTATIONS)
     check_pages("rasterize_points", pages, camera, work)
     pages, camera, work = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, (pages, camera, work)))
-    if work is None:
-        work = list_pages(pages.bounds, camera, grid)
     return IMPLEMENTATIONS[name](pages, camera, grid, work)
 
 

@@ -1,8 +1,12 @@
-"""Walking a work list front to back in plain JAX, past the pages that cannot change anything.
+"""Walking pages front to back in plain JAX, past those that cannot change anything.
 
-The list is taken in groups of pages. A page is skipped when it is hidden: its nearest row lies
-beyond all that still matters in the blocks of cells that its box covers. The walk ends when the
-next page lies beyond all that matters anywhere. Both tests are strict, so that ties are seen.
+A *run* is `RUN_PAGES` pages that follow each other in the table; a memory writes neighbours one
+after the other, so a run has bounds worth testing. A view's runs are taken nearest first, a batch
+at a time; only their pages are looked at, sorted, and walked in small groups. A run or a page is
+passed over when it is hidden (`hidden.py`), and a walk ends when the next lies beyond all that
+matters anywhere. All tests are strict, so that ties are seen. What is outside the view or hidden
+costs a run's test at most, however much is stored; the order decides what is looked at, never the
+result.
 
 Read next: `xla.py`.
 """
@@ -14,20 +18,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int32
 
+from mirage_jax.ops.rasterize_points.hidden import greatest_in_squares, may_matter
 from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Pages, WorkList
 from mirage_jax.ops.rasterize_points.project import Projected, project_rows
-from mirage_jax.ops.rasterize_points.work_list import footprint
+from mirage_jax.ops.rasterize_points.work_list import cull_boxes, sort_pages
 
+RUN_PAGES = 32
+# Pages looked at together, and runs tested to find theirs.
+_BATCH_PAGES, _RUN_WINDOW = 1024, 1024
 # Rows visited at a time: enough to pay for a turn of the loop, few enough to stop early.
 _GROUP_ROWS = 8192
 # List entries looked at to find the pages of a group, as a multiple of the group.
 _LOOK_AHEAD = 4
-# Side in cells of the blocks that remember their farthest row.
-_BLOCK = 8
 
 
 class Group(NamedTuple):
-    """The rows of some pages as one camera sees them; all fields are [g, P].
+    """The rows of some pages as one camera sees them; all fields but the last are [g, P].
 
     Attributes:
         seen: Projection.
@@ -36,6 +42,7 @@ class Group(NamedTuple):
         order: Order of each row.
         row: page * P + slot.
         points: x, y and z.
+        all_orders: Orders of the rows of all pages, [n, P].
     """
 
     seen: Projected
@@ -44,6 +51,99 @@ class Group(NamedTuple):
     order: Int32[jax.Array, "g P"]
     row: Int32[jax.Array, "g P"]
     points: tuple[jax.Array, jax.Array, jax.Array]
+    all_orders: Int32[jax.Array, "n P"]
+
+
+class Runs(NamedTuple):
+    """The runs of a table of pages, as one view sees them.
+
+    Attributes:
+        bounds: Corners of each run, see `run_bounds`.
+        entries: The view's list of runs, nearest first, without the axis of views.
+    """
+
+    bounds: Float32[jax.Array, "r 2 3"]
+    entries: WorkList
+
+
+class Steps(NamedTuple):
+    """What a walk did: runs and pages whose boxes were tested, pages whose rows were projected."""
+
+    runs: Int32[jax.Array, ""]
+    pages: Int32[jax.Array, ""]
+    visits: Int32[jax.Array, ""]
+
+
+Limit = Callable[[Any], Int32[jax.Array, " m"]]
+Visit = Callable[[Any, Int32[jax.Array, " g"], Group], Any]
+
+
+def run_bounds(bounds: Float32[jax.Array, "n 2 3"]) -> Float32[jax.Array, "r 2 3"]:
+    """Return the corners that enclose each run of n pages; the last may be short."""
+    missing = -bounds.shape[0] % RUN_PAGES
+    nowhere = jnp.broadcast_to(jnp.array([[jnp.inf] * 3, [-jnp.inf] * 3]), (missing, 2, 3))
+    paged = jnp.concatenate([bounds, nowhere]) if missing else bounds
+    # Halves against halves: long rows of numbers, where a reduction would take six at a time.
+    low = high = paged.reshape(-1, RUN_PAGES * 6)
+    while low.shape[1] > 6:
+        low = jnp.minimum(*jnp.split(low, 2, axis=1))
+        high = jnp.maximum(*jnp.split(high, 2, axis=1))
+    return jnp.stack([low[:, :3], high[:, 3:]], axis=1)
+
+
+def walk_runs(
+    pages: Pages,
+    runs: Runs,
+    numbers: Float32[jax.Array, " 17"],
+    grid: CellGrid,
+    limit: Limit,
+    visit: Visit,
+    state: Any,
+) -> tuple[Any, Steps]:
+    """Visit the pages that one view may see, about nearest first.
+
+    Args:
+        pages: n pages, at least one.
+        runs: Their runs.
+        numbers: The camera.
+        grid: Cells.
+        limit: From the state, the bits of the greatest depth that still matters in each cell;
+            -1 where nothing does, `NEVER` where everything does.
+        visit: Next state from the state, the page numbers and the rows of the next g pages.
+        state: What to start from.
+
+    Returns:
+        The last state, and what it took.
+    """
+    num_pages, num_runs = pages.order.shape[0], runs.bounds.shape[0]
+    take = min(_BATCH_PAGES // RUN_PAGES, num_runs)
+    window = min(_RUN_WINDOW, num_runs)
+
+    def step(carry: tuple[jax.Array, Any, Steps]) -> tuple[jax.Array, Any, Steps]:
+        cursor, state, steps = carry
+        greatest = greatest_in_squares(limit(state), grid)
+
+        def matters(front: jax.Array, box: jax.Array) -> jax.Array:
+            return may_matter(front, box, greatest, numbers, grid)
+
+        cursor, run, real = _next(runs.entries, runs.bounds, cursor, (window, take), matters)
+        page = run[:, None] * RUN_PAGES + jnp.arange(RUN_PAGES, dtype=jnp.int32)
+        exists = (real[:, None] & (page < num_pages)).reshape(-1)
+        page = jnp.minimum(page, num_pages - 1).reshape(-1)
+        box = pages.bounds.at[page].get(mode="promise_in_bounds")
+        visible, near = cull_boxes(box, numbers[None], grid)
+        visible &= exists & matters(jax.lax.bitcast_convert_type(near[0], jnp.int32), box)
+        entries = jax.tree.map(lambda leaf: leaf[0], sort_pages(visible, near))
+        nth = page.at[entries.page].get(mode="promise_in_bounds")
+        entries = entries._replace(page=nth)
+        state, visits = _walk(pages, entries, numbers, grid, limit, visit, state)
+        done = (window, jnp.sum(exists, dtype=jnp.int32), visits)
+        return cursor, state, Steps(*(a + b for a, b in zip(steps, done, strict=True)))
+
+    zero = jnp.zeros((), jnp.int32)
+    more = _more(runs.entries, limit)
+    start = (zero, state, Steps(zero, zero, zero))
+    return jax.lax.while_loop(more, step, start)[1:]
 
 
 def walk_pages(
@@ -51,8 +151,8 @@ def walk_pages(
     entries: WorkList,
     numbers: Float32[jax.Array, " 17"],
     grid: CellGrid,
-    limit: Callable[[Any], Int32[jax.Array, " m"]],
-    visit: Callable[[Any, Int32[jax.Array, " g"], Group], Any],
+    limit: Limit,
+    visit: Visit,
     state: Any,
 ) -> Any:
     """Visit the pages of one view's list, nearest first, and return the last state.
@@ -62,38 +162,92 @@ def walk_pages(
         entries: The view's list, without the axis of views.
         numbers: The camera.
         grid: Cells.
-        limit: From the state, the bits of the greatest depth that still matters in each cell;
-            -1 where nothing does, `NEVER` where everything does.
-        visit: Next state from the state, the page numbers and the rows of the next g pages.
+        limit: As for `walk_runs`.
+        visit: As for `walk_runs`.
         state: What to start from.
     """
+    return _walk(pages, entries, numbers, grid, limit, visit, state)[0]
+
+
+def _walk(
+    pages: Pages,
+    entries: WorkList,
+    numbers: Float32[jax.Array, " 17"],
+    grid: CellGrid,
+    limit: Limit,
+    visit: Visit,
+    state: Any,
+) -> tuple[Any, Int32[jax.Array, ""]]:
+    """Walk a list as `walk_pages`, and count the pages visited."""
     group = max(1, min(_GROUP_ROWS // pages.order.shape[1], entries.page.shape[0]))
     window = min(_LOOK_AHEAD * group, entries.page.shape[0])
+
+    def step(carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
+        cursor, state, visits = carry
+        greatest = greatest_in_squares(limit(state), grid)
+
+        def matters(front: jax.Array, box: jax.Array) -> jax.Array:
+            return may_matter(front, box, greatest, numbers, grid)
+
+        cursor, page, real = _next(entries, pages.bounds, cursor, (window, group), matters)
+        state = jax.lax.cond(
+            real[0],
+            lambda state: visit(state, page, _look(pages, page, real, numbers, grid)),
+            lambda state: state,
+            state,
+        )
+        return cursor, state, visits + jnp.sum(real, dtype=jnp.int32)
+
+    zero = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(_more(entries, limit), step, (zero, state, zero))[1:]
+
+
+def _more(entries: WorkList, limit: Limit) -> Callable[[tuple], jax.Array]:
+    """Return the test whether to go on at a cursor: something may still matter somewhere."""
     near = jax.lax.bitcast_convert_type(entries.near, jnp.int32)
 
-    def more(carry: tuple[jax.Array, Any]) -> jax.Array:
-        cursor, state = carry
+    def more(carry: tuple) -> jax.Array:
+        cursor, state = carry[:2]
         return (cursor < entries.count) & (near[cursor] <= jnp.max(limit(state)))
 
-    def step(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-        cursor, state = carry
-        # Slices are shifted back at the end of the list, so look where they really begin.
-        start = jnp.minimum(cursor, near.shape[0] - window)
-        place = start + jnp.arange(window, dtype=jnp.int32)
-        page = jax.lax.dynamic_slice(entries.page, (start,), (window,))
-        front = jax.lax.dynamic_slice(near, (start,), (window,))
-        box = pages.bounds.at[page].get(mode="promise_in_bounds")
-        alive = (place >= cursor) & (place < entries.count)
-        alive &= _may_matter(front, box, limit(state), numbers, grid)
-        taken = jnp.cumsum(alive, dtype=jnp.int32)
-        nth = jnp.arange(group, dtype=jnp.int32)
-        chosen = jnp.sum(taken[None, :] <= nth[:, None], axis=1, dtype=jnp.int32)
-        cursor = start + jnp.where(chosen[-1] < window, chosen[-1] + 1, window)
-        real = chosen < window
-        page = page.at[jnp.minimum(chosen, window - 1)].get(mode="promise_in_bounds")
-        return cursor, visit(state, page, _look(pages, page, real, numbers, grid))
+    return more
 
-    return jax.lax.while_loop(more, step, (jnp.zeros((), jnp.int32), state))[1]
+
+def _next(
+    entries: WorkList,
+    bounds: Float32[jax.Array, "n 2 3"],
+    cursor: Int32[jax.Array, ""],
+    sizes: tuple[int, int],
+    matters: Callable[[jax.Array, jax.Array], jax.Array],
+) -> tuple[Int32[jax.Array, ""], Int32[jax.Array, " g"], Bool[jax.Array, " g"]]:
+    """Return the next entries of a list that matter.
+
+    Args:
+        entries: The list.
+        bounds: Corners of what it lists.
+        cursor: Where to begin.
+        sizes: Entries to look at, and most to return.
+        matters: From the bits of the least depths, and boxes, whether they do.
+
+    Returns:
+        Where to go on, what was listed there, and which of it is real.
+    """
+    window, most = sizes
+    # Slices are shifted back at the end of the list, so look where they really begin.
+    start = jnp.minimum(cursor, entries.page.shape[0] - window)
+    place = start + jnp.arange(window, dtype=jnp.int32)
+    listed = jax.lax.dynamic_slice(entries.page, (start,), (window,))
+    near = jax.lax.dynamic_slice(entries.near, (start,), (window,))
+    box = bounds.at[listed].get(mode="promise_in_bounds")
+    alive = (place >= cursor) & (place < entries.count)
+    alive &= matters(jax.lax.bitcast_convert_type(near, jnp.int32), box)
+    taken = jnp.cumsum(alive, dtype=jnp.int32)
+    nth = jnp.arange(most, dtype=jnp.int32)
+    chosen = jnp.sum(taken[None, :] <= nth[:, None], axis=1, dtype=jnp.int32)
+    cursor = start + jnp.where(chosen[-1] < window, chosen[-1] + 1, window)
+    real = chosen < window
+    listed = listed.at[jnp.minimum(chosen, window - 1)].get(mode="promise_in_bounds")
+    return cursor, listed, real
 
 
 def _look(
@@ -111,33 +265,4 @@ def _look(
     inside = seen.inside & (order != EMPTY) & real[:, None]
     cell = jnp.where(inside, seen.line * grid.width + seen.column, grid.num_cells)
     row = page[:, None] * order.shape[1] + jnp.arange(order.shape[1], dtype=jnp.int32)
-    return Group(seen, cell.astype(jnp.int32), inside, order, row, (x, y, z))
-
-
-def _may_matter(
-    front: Int32[jax.Array, " k"],
-    box: Float32[jax.Array, "k 2 3"],
-    limit: Int32[jax.Array, " m"],
-    numbers: Float32[jax.Array, " 17"],
-    grid: CellGrid,
-) -> Bool[jax.Array, " k"]:
-    """Return which pages could change a cell: not beyond all that matters where they fall.
-
-    Args:
-        front: Bits of the least depth of each page.
-        box: Bounds of each page.
-        limit: Bits of the greatest depth that matters in each cell.
-        numbers: The camera.
-        grid: Cells.
-    """
-    low, high = ([box[:, end, axis] for axis in range(3)] for end in range(2))
-    left, right, top, bottom = footprint(low, high, numbers)
-    lines, columns = -(-grid.height // _BLOCK), -(-grid.width // _BLOCK)
-    padding = ((0, lines * _BLOCK - grid.height), (0, columns * _BLOCK - grid.width))
-    table = limit.reshape(grid.height, grid.width)
-    table = jnp.pad(table, padding, constant_values=-1)
-    farthest = table.reshape(lines, _BLOCK, columns, _BLOCK).max((1, 3)).reshape(-1)
-    line, column = jnp.divmod(jnp.arange(lines * columns), columns)
-    covers = (left[:, None] < (column + 1) * _BLOCK) & (right[:, None] >= column * _BLOCK)
-    covers &= (top[:, None] < (line + 1) * _BLOCK) & (bottom[:, None] >= line * _BLOCK)
-    return jnp.any(covers & (front[:, None] <= farthest), axis=1)
+    return Group(seen, cell.astype(jnp.int32), inside, order, row, (x, y, z), pages.order)

@@ -17,6 +17,8 @@ from mirage_jax.ops.rasterize_points.project import camera_numbers, view_offset
 
 _MARGIN = 1e-5
 _UNSEEN = 0xFFFFFFFF
+# Boxes seen steeper than this (distance over depth) may cover everything.
+_STEEPEST = 1e3
 
 
 def list_pages(bounds: Float32[jax.Array, "n 2 3"], camera: Camera, grid: CellGrid) -> WorkList:
@@ -132,23 +134,69 @@ def footprint(
         high: The same of the high corners.
         numbers: The camera.
     """
-    corners = [
-        view_offset((low, high)[i][0], (low, high)[j][1], (low, high)[k][2], numbers)
-        for i in range(2)
-        for j in range(2)
-        for k in range(2)
-    ]
-    right, down, ahead = (jnp.stack([corner[axis] for corner in corners]) for axis in range(3))
-    reach = jnp.max(jnp.abs(right) + jnp.abs(down) + jnp.abs(ahead), axis=0)
-    safe = jnp.min(ahead, axis=0) > 1e-3 * reach
-    depth = jnp.where(safe, ahead, 1.0)
-    y = down / depth
-    u = numbers[12] * (right / depth) + numbers[13] * y
-    v = numbers[15] * y
+    u, v, ratio = _corner_cells(low, high, numbers)
+    safe = ratio < _STEEPEST
 
     def widen(values: jax.Array, middle: jax.Array) -> tuple[jax.Array, jax.Array]:
-        low, high = jnp.min(values, axis=0), jnp.max(values, axis=0)
+        low, high = jnp.min(values, axis=(0, 1, 2)), jnp.max(values, axis=(0, 1, 2))
         low, high = low - 0.01 * jnp.abs(low) - 1, high + 0.01 * jnp.abs(high) + 1
         return jnp.where(safe, low + middle, -jnp.inf), jnp.where(safe, high + middle, jnp.inf)
 
     return *widen(u, numbers[14]), *widen(v, numbers[16])
+
+
+def box_span(
+    box: Float32[jax.Array, "*k 2 3"], numbers: Float32[jax.Array, " 17"], grid: CellGrid
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return the first and last column and line of cells that the rows of boxes may fall into.
+
+    As `footprint`, but wider than the box by no more than rounding needs, and cut to the grid: the
+    last is below the first where no row falls into a cell.
+
+    Args:
+        box: Corners; the numbers of an empty box mean nothing but lie within the grid.
+        numbers: The camera.
+        grid: Cells.
+    """
+    low, high = ([box[..., end, axis] for axis in range(3)] for end in range(2))
+    u, v, ratio = _corner_cells(low, high, numbers)
+    safe = ratio < _STEEPEST
+    # A position rounds relative to its distance, which may be `ratio` times its depth.
+    slope = 4e-6 * jnp.where(safe, ratio, 1.0)
+
+    def cut(values: jax.Array, focal: jax.Array, middle: jax.Array, cells: int) -> list[jax.Array]:
+        low, high = jnp.min(values, axis=(0, 1, 2)), jnp.max(values, axis=(0, 1, 2))
+        slack = 0.01 + 1e-5 * jnp.abs(middle)
+        slack += slope * (focal + jnp.maximum(jnp.abs(low), jnp.abs(high)))
+        middle += 0.5 - grid.center
+        first = jnp.where(safe, jnp.floor(low + middle - slack), 0.0)
+        last = jnp.where(safe, jnp.floor(high + middle + slack), cells - 1.0)
+        # Clipped twice: before the conversion for what is too large, then for what is no number.
+        first, last = jnp.clip(first, 0, cells), jnp.clip(last, -1, cells - 1)
+        ends = first.astype(jnp.int32), last.astype(jnp.int32)
+        return [jnp.clip(end, -1, cells) for end in ends]
+
+    focal = jnp.abs(numbers[12]) + jnp.abs(numbers[13])
+    columns = cut(u, focal, numbers[14], grid.width)
+    lines = cut(v, jnp.abs(numbers[15]), numbers[16], grid.height)
+    return columns[0], columns[1], lines[0], lines[1]
+
+
+def _corner_cells(
+    low: list[jax.Array], high: list[jax.Array], numbers: Float32[jax.Array, " 17"]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return u and v of the 2x2x2 corners, from the image's middle, and how steep a box is seen.
+
+    Steepness is the greatest distance of a corner over the least depth; infinite for a box that
+    reaches the camera's plane, whose u and v then mean nothing.
+    """
+    x, y, z = (jnp.stack(ends) for ends in zip(low, high, strict=True))
+    right, down, ahead = view_offset(x[:, None, None], y[:, None], z, numbers)
+    corners = (0, 1, 2)
+    reach = jnp.max(jnp.abs(right) + jnp.abs(down) + jnp.abs(ahead), axis=corners)
+    nearest = jnp.min(ahead, axis=corners)
+    safe = nearest * _STEEPEST > reach
+    depth = jnp.where(safe, ahead, 1.0)
+    down = down / depth
+    u = numbers[12] * (right / depth) + numbers[13] * down
+    return u, numbers[15] * down, jnp.where(safe, reach / jnp.where(safe, nearest, 1.0), jnp.inf)

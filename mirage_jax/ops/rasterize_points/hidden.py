@@ -1,0 +1,62 @@
+"""Which boxes can still change a cell: not those beyond all that matters where they fall.
+
+What matters is one depth for each cell, as the bits of a positive float, which order alike. Its
+greatest over a rectangle of cells is looked up, not searched: tables of the greatest over all
+squares of 1, 2, 4, ... cells are made first, and four squares cover any rectangle that is not
+narrow, narrow ones a little more.
+
+Read next: `walk.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float32, Int32
+
+from mirage_jax.ops.rasterize_points.pages import CellGrid
+from mirage_jax.ops.rasterize_points.work_list import box_span
+
+
+def greatest_in_squares(
+    limit: Int32[jax.Array, " m"], grid: CellGrid
+) -> Int32[jax.Array, "levels h w"]:
+    """Return, for each cell and level k, the greatest of the 2^k x 2^k cells from there on.
+
+    Args:
+        limit: Bits of the greatest depth that matters in each cell; -1 where nothing does.
+        grid: Cells.
+    """
+    levels = [limit.reshape(grid.height, grid.width)]
+    side = 1
+    while 2 * side <= max(grid.height, grid.width):
+        padded = jnp.pad(levels[-1], ((0, side), (0, side)), constant_values=-1)
+        across = jnp.maximum(padded[:, : grid.width], padded[:, side:])
+        levels.append(jnp.maximum(across[: grid.height], across[side:]))
+        side *= 2
+    return jnp.stack(levels)
+
+
+def may_matter(
+    front: Int32[jax.Array, " k"],
+    box: Float32[jax.Array, "k 2 3"],
+    greatest: Int32[jax.Array, "levels h w"],
+    numbers: Float32[jax.Array, " 17"],
+    grid: CellGrid,
+) -> Bool[jax.Array, " k"]:
+    """Return which boxes could change a cell: not beyond all that matters where they fall.
+
+    Args:
+        front: Bits of the least depth of each box.
+        box: Corners; anything may be said of an empty box.
+        greatest: What matters, see `greatest_in_squares`.
+        numbers: The camera.
+        grid: Cells.
+    """
+    left, right, top, bottom = box_span(box, numbers, grid)
+    longer = jnp.maximum(jnp.maximum(right - left, bottom - top) + 1, 1)
+    level = 31 - jax.lax.clz(longer)
+    side = jnp.left_shift(1, level)
+    u = jnp.stack([left, jnp.maximum(right - side + 1, left)])
+    v = jnp.stack([top, jnp.maximum(bottom - side + 1, top)])
+    place = (level * grid.height + v[:, None]) * grid.width + u
+    farthest = jnp.max(greatest.reshape(-1).at[place].get(mode="clip"), axis=(0, 1))
+    return (left <= right) & (top <= bottom) & (front <= farthest)
