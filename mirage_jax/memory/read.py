@@ -31,7 +31,7 @@ from mirage_jax.ops.choose_rows import ViewRule, angle_between, log_ratio
 from mirage_jax.ops.choose_rows import choose_rows as most_similar_rows
 from mirage_jax.ops.gather_rows import gather_rows
 from mirage_jax.ops.platform import current_platform
-from mirage_jax.ops.rasterize_points import CellGrid, list_pages, rasterize_points
+from mirage_jax.ops.rasterize_points import CellGrid, rasterize_points
 from mirage_jax.ops.rasterize_points.project import camera_numbers, project_rows
 
 
@@ -133,11 +133,9 @@ def choose_rows(
     """
     pages = page_table(memory)
     few = pages.order.shape[0] <= FEW_PAGES
-    by_list = not few and (config.select == "best_view" or current_platform() != "cpu")
-    work = list_pages(pages.bounds, camera, grid) if by_list else None
-    # Looking at every row of a few pages is cheaper than walking a list of them.
+    # Looking at every row of a few pages is cheaper than walking past some of them.
     name = "reference" if few and current_platform() == "cpu" else None
-    nearest = rasterize_points(pages, camera, grid, work, name)
+    nearest = rasterize_points(pages, camera, grid, implementation=name)
     if config.select == "nearest":
         page, slot = jnp.divmod(jnp.maximum(nearest.row, 0), pages.order.shape[1])
         order = pages.order.at[page, slot].get(mode="promise_in_bounds")

@@ -137,8 +137,8 @@ def walk_runs(
         nth = page.at[entries.page].get(mode="promise_in_bounds")
         entries = entries._replace(page=nth)
         state, visits = _walk(pages, entries, numbers, grid, limit, visit, state)
-        done = (window, jnp.sum(exists, dtype=jnp.int32), visits)
-        return cursor, state, Steps(*(a + b for a, b in zip(steps, done, strict=True)))
+        done = Steps(jnp.int32(window), jnp.sum(exists, dtype=jnp.int32), visits)
+        return cursor, state, jax.tree.map(jnp.add, steps, done)
 
     zero = jnp.zeros((), jnp.int32)
     more = _more(runs.entries, limit)
