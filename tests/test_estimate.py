@@ -71,7 +71,7 @@ def test_other_optimizers_take_less_and_micro_batches_fewer_activations():
 
 
 def test_the_latent_memory_is_counted_to_the_byte():
-    config = state.MemoryConfig(capacity=100, channels=48, token_dtype="bfloat16")
+    config = state.MemoryConfig(capacity=100, channels=48, page_rows=16, token_dtype="bfloat16")
     assert estimate.memory_bytes(config) == tree_bytes(state.empty(config))
 
 

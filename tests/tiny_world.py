@@ -42,7 +42,7 @@ def tiny_spec() -> WorldSpec:
             condition_channels=condition_channels(ConditionConfig(), CHANNELS),
             prediction="clean",
         ),
-        memory=MemoryConfig(capacity=600, channels=CHANNELS, select="best_view"),
+        memory=MemoryConfig(capacity=600, channels=CHANNELS, page_rows=80, select="best_view"),
         learned_read=LearnedReadConfig(latent_channels=CHANNELS, width=8, blocks=1),
         chunk=ChunkConfig(latent_frames=3, preceding=1),
         sampling=SamplingConfig(steps=2),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -34,13 +35,18 @@ class Chip:
     per_chip: int = 1
 
 
+# Sources: Cloud TPU's pages of v5e, v5p, v6e and TPU7x, which state links in both directions and
+# TPU7x by chip; NVIDIA's data sheet of the H100 SXM (NVLink). What programs may use of v5e and v6e
+# is what their compiler says; of TPU7x it is a guess below the 96 GiB stated.
 CHIPS: Mapping[str, Chip] = {
     "v5e": Chip(197e12, 15.75 * 2**30, 819e9, 200e9),
     "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9),
-    "v6e": Chip(918e12, 31.25 * 2**30, 1640e9, 448e9),
-    "tpu7x": Chip(1153e12, 96e9, 3690e9, 600e9, per_chip=2),
+    "v6e": Chip(918e12, 31.25 * 2**30, 1600e9, 400e9),
+    "tpu7x": Chip(1153e12, 96e9, 3690e9, 300e9, per_chip=2),
     "h100": Chip(989e12, 80e9, 3350e9, 450e9),
 }
+# Descriptions of GPUs for the compiler, which otherwise asks the device.
+_GPU_DESCRIPTIONS = {"h100": "h100.txtpb"}
 # Parts of the names by which devices call themselves, in lower case; the first that fits.
 _KINDS = (
     ("v5 lite", "v5e"),
@@ -54,7 +60,7 @@ _KINDS = (
 )
 _INSTALL = {
     "tpu": 'libtpu is needed to compile for TPUs: pip install "mirage-jax[tpu]"',
-    "gpu": "compiling for GPUs that are not there is not supported yet: plan on a host with GPUs",
+    "cuda": 'the CUDA plugin is needed to compile for GPUs: pip install "mirage-jax[cuda]"',
 }
 
 
@@ -112,23 +118,38 @@ def compile_only_devices(target: Target) -> list[Any]:
         LookupError: saying what to install, where what compiles for the target is not there.
         ValueError: if there is no such target.
     """
-    if target.kind == "h100":
-        raise LookupError(_INSTALL["gpu"])
     from jax.experimental import topologies
 
-    # Without wrap-around links XLA plans all-reduces where all-gathers are meant; a torus of
-    # multiples of four has them.
-    wraps = len(target.shape) == 3 and not any(size % 4 for size in target.shape)
-    options = {"wrap": (True, True, True)} if wraps else {}
+    if target.kind in _GPU_DESCRIPTIONS:
+        platform, name, options = "cuda", "", _gpu_options(target)
+    else:
+        platform, name, options = "tpu", target.name, _tpu_options(target)
     try:
-        description = topologies.get_topology_desc(
-            platform="tpu", topology_name=target.name, **options
-        )
+        return list(topologies.get_topology_desc(name, platform, **options).devices)
     except Exception as error:  # of whatever kind the plugin raises
-        missing = "libtpu" in str(error).lower() or "not installed" in str(error)
-        if missing or isinstance(error, ImportError):
-            raise LookupError(_INSTALL["tpu"]) from error
+        words = str(error).lower()
+        missing = any(part in words for part in ("libtpu", "not installed", "unknown backend"))
+        if missing or isinstance(error, ImportError | NotImplementedError):
+            raise LookupError(_INSTALL[platform]) from error
         raise ValueError(
             f"--target: got {target.name!r}, expected a shape that exists: {error}"
         ) from error
-    return list(description.devices)
+
+
+def _tpu_options(target: Target) -> dict[str, Any]:
+    # Without wrap-around links XLA plans all-reduces where all-gathers are meant; a torus of
+    # multiples of four has them.
+    wraps = len(target.shape) == 3 and not any(size % 4 for size in target.shape)
+    return {"wrap": (True, True, True)} if wraps else {}
+
+
+def _gpu_options(target: Target) -> dict[str, Any]:
+    """Describe GPUs to the compiler, which otherwise asks one: slices x nodes x GPUs of a node."""
+    if len(target.shape) != 2:
+        raise ValueError(
+            f"--target: got {target.name!r}, expected nodes x GPUs of a node, as in "
+            f"{target.kind}:8x8"
+        )
+    description = Path(__file__).with_name(_GPU_DESCRIPTIONS[target.kind]).read_text()
+    shape = "x".join(map(str, (1, *target.shape)))
+    return {"target_config": description, "topology": shape}

@@ -28,7 +28,8 @@ class MemoryConfig:
             where the cameras of the write are. Dropped and evicted rows are counted.
         partitions: Shares of space with tables of their own, which devices divide among themselves.
             Results depend on it (each share has its own room), but never on the number of devices.
-        page_rows: Most rows of a page, the unit of culling; see `page_size`.
+        page_rows: Most rows of a page, the unit of culling; see `page_size`. Kernels for TPUs take
+            multiples of 128, those for GPUs of 64.
         token_dtype: Type tokens are stored in.
         half_cell: True: a token sits at its cell's centre (i + 0.5). False: at the cell's index i.
         rounding: How a projection picks its cell: "floor" belongs to half_cell=True,
@@ -110,10 +111,13 @@ class MemoryConfig:
 
     @property
     def page_size(self) -> int:
-        """Rows of a page: `page_rows`, or less where a partition would have under eight pages."""
+        """Rows of a page: `page_rows`, or less where a partition would have under eight pages.
+
+        Then a multiple of 128, which is what the kernels take.
+        """
         share = -(-self.capacity // self.partitions)
         eighth = -(-share // 8)
-        return min(self.page_rows, -(-eighth // 8) * 8)
+        return min(self.page_rows, -(-eighth // 128) * 128)
 
     @property
     def pages(self) -> int:

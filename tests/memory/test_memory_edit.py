@@ -10,7 +10,7 @@ from memory.slow_memory import make_rows
 
 from mirage_jax.memory import edit, files, rows, state, summary, write
 
-CONFIG = state.MemoryConfig(capacity=64, channels=4)
+CONFIG = state.MemoryConfig(capacity=64, channels=4, page_rows=8)
 fast_write = jax.jit(write.write, static_argnums=2)
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from mirage_jax.memory import files, state, write
 from mirage_jax.memory.rows import rows_in_order
 
-CONFIG = state.MemoryConfig(capacity=50, channels=4)
+CONFIG = state.MemoryConfig(capacity=50, channels=4, page_rows=8)
 
 
 fast_write = jax.jit(write.write, static_argnums=2)

@@ -23,7 +23,7 @@ from mirage_jax.memory import read, state, write
 from mirage_jax.memory.rows import rows_in_order
 
 HW = (6, 8)
-CONFIG = state.MemoryConfig(capacity=600, channels=3)
+CONFIG = state.MemoryConfig(capacity=600, channels=3, page_rows=80)
 RELEASE = dataclasses.replace(CONFIG, half_cell=False, rounding="nearest_even")
 BEST = dataclasses.replace(CONFIG, select="best_view")
 fast_read = jax.jit(read.read, static_argnums=(2, 3))

@@ -12,7 +12,7 @@ from mirage_jax.memory import read, state, write
 from mirage_jax.memory.rows import rows_in_order
 
 HW = (6, 8)
-APPEND = state.MemoryConfig(capacity=100, channels=3)
+APPEND = state.MemoryConfig(capacity=100, channels=3, page_rows=16)
 VOXEL = dataclasses.replace(APPEND, retention="newest", voxel_size=0.5)
 LENGTH = 80  # rows per write: one length for all tests compiles once
 compiled_write = jax.jit(write.write, static_argnums=2)

@@ -1,11 +1,10 @@
 """GPU kernels: values in interpret mode; compiled for the H100 where the parts of CUDA are.
 
-Nothing here runs on a GPU. `h100.txtpb` describes the target to the compiler.
+Nothing here runs on a GPU.
 """
 
 import functools
 import importlib.util
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +28,7 @@ from kernel_cases import (
     seen_scene,
 )  # fmt: skip
 
+from mirage_jax.distributed.targets import compile_only_devices, parse_target
 from mirage_jax.ops.choose_rows import ViewRule, choose_rows, list_candidates
 from mirage_jax.ops.choose_rows import pallas_gpu as choose_gpu
 from mirage_jax.ops.gather_rows import arg_specs as row_specs
@@ -91,13 +91,8 @@ def test_pages_that_do_not_suit_a_gpu_are_refused():
 
 @functools.cache
 def h100():
-    from jax.experimental import topologies
-
-    target = Path(__file__).with_name("h100.txtpb").read_text()
-    topology = topologies.get_topology_desc(
-        platform="cuda", topology_name="", target_config=target, topology="1x1x1"
-    )
-    return jax.sharding.Mesh(np.array(topology.devices[:1]), ("x",))
+    devices = compile_only_devices(parse_target("h100:1x1"))
+    return jax.sharding.Mesh(np.array(devices), ("x",))
 
 
 @pytest.mark.skipif(
