@@ -4,27 +4,13 @@ Never a silent fallback: a platform without an implementation is an error that s
 Read next: `rasterize_points/api.py`.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 # What runs where when the caller does not say.
 DEFAULTS = {"cpu": "xla", "tpu": "pallas_tpu", "gpu": "pallas_gpu"}
-
-_preferred: contextvars.ContextVar[str | None] = contextvars.ContextVar("preferred", default=None)
-
-
-@contextlib.contextmanager
-def preferring(implementation: str) -> Iterator[None]:
-    """Let operations that are traced within take this implementation where none is asked for."""
-    token = _preferred.set(implementation)
-    try:
-        yield
-    finally:
-        _preferred.reset(token)
 
 
 def current_platform() -> str:
@@ -51,7 +37,6 @@ def choose_implementation(
     Raises:
         ValueError: If there is no such implementation, or none for this platform.
     """
-    implementation = implementation or _preferred.get()
     if implementation is None:
         platform = current_platform()
         implementation = DEFAULTS.get(platform, "")

@@ -16,7 +16,6 @@ from mirage_jax import estimate
 from mirage_jax.distributed.mesh import make_mesh
 from mirage_jax.distributed.targets import Target
 from mirage_jax.models import functional
-from mirage_jax.ops.platform import preferring
 from mirage_jax.plan import meshes, operations, steps
 from mirage_jax.plan.report import Load, Plan
 from mirage_jax.train import tuning
@@ -93,8 +92,7 @@ def _compiled(
     if devices is None:
         return plan
     try:
-        with preferring("xla"):  # the memory's operations in plain JAX
-            compiled = compile_for(make_mesh(world.mesh, devices))
+        compiled = compile_for(make_mesh(world.mesh, devices))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

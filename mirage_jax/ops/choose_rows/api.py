@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Float32, Int32
 
 from mirage_jax.geometry.camera import Camera
+from mirage_jax.ops.batching import one_by_one
 from mirage_jax.ops.choose_rows import reference, xla
 from mirage_jax.ops.choose_rows.rule import Chosen, SeenFrom, ViewRule, list_candidates
 from mirage_jax.ops.platform import choose_implementation
@@ -24,16 +25,22 @@ def _reference(*arguments: Any) -> tuple[jax.Array, jax.Array]:
     return reference.choose_rows(*arguments[:-1])
 
 
-def _pallas_tpu(*arguments: Any) -> tuple[jax.Array, jax.Array]:
+def _pallas_tpu(pages, views, camera, grid, surface, rule, work) -> tuple[jax.Array, jax.Array]:
     from mirage_jax.ops.choose_rows import pallas_tpu
 
-    return pallas_tpu.choose_rows(*arguments)
+    def look(pages, views, camera, surface, work):
+        return pallas_tpu.choose_rows(pages, views, camera, grid, surface, rule, work)
+
+    return one_by_one(look)(pages, views, camera, surface, work)
 
 
-def _pallas_gpu(*arguments: Any) -> tuple[jax.Array, jax.Array]:
+def _pallas_gpu(pages, views, camera, grid, surface, rule, work) -> tuple[jax.Array, jax.Array]:
     from mirage_jax.ops.choose_rows import pallas_gpu
 
-    return pallas_gpu.choose_rows(*arguments)
+    def look(pages, views, camera, surface, work):
+        return pallas_gpu.choose_rows(pages, views, camera, grid, surface, rule, work)
+
+    return one_by_one(look)(pages, views, camera, surface, work)
 
 
 IMPLEMENTATIONS = {

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int32, Shaped
 
+from mirage_jax.ops.batching import rows_of_one_table
 from mirage_jax.ops.gather_rows import reference
 from mirage_jax.ops.platform import choose_implementation
 
@@ -22,13 +23,19 @@ from mirage_jax.ops.platform import choose_implementation
 def _pallas_tpu(table: jax.Array, index: jax.Array, channels: int) -> jax.Array:
     from mirage_jax.ops.gather_rows import pallas_tpu
 
-    return pallas_tpu.gather_rows(table, index, channels)
+    def take(table: jax.Array, index: jax.Array) -> jax.Array:
+        return pallas_tpu.gather_rows(table, index, channels)
+
+    return rows_of_one_table(take, channels, puts=False)(table, index)
 
 
 def _pallas_gpu(table: jax.Array, index: jax.Array, channels: int) -> jax.Array:
     from mirage_jax.ops.gather_rows import pallas_gpu
 
-    return pallas_gpu.gather_rows(table, index, channels)
+    def take(table: jax.Array, index: jax.Array) -> jax.Array:
+        return pallas_gpu.gather_rows(table, index, channels)
+
+    return rows_of_one_table(take, channels, puts=False)(table, index)
 
 
 IMPLEMENTATIONS: dict[str, Callable[[jax.Array, jax.Array, int], jax.Array]] = {

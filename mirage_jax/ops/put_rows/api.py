@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int32, Shaped
 
+from mirage_jax.ops.batching import rows_of_one_table
 from mirage_jax.ops.gather_rows.api import check_table, gather_rows
 from mirage_jax.ops.platform import choose_implementation
 from mirage_jax.ops.put_rows import reference
@@ -19,13 +20,19 @@ from mirage_jax.ops.put_rows import reference
 def _pallas_tpu(table: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
     from mirage_jax.ops.put_rows import pallas_tpu
 
-    return pallas_tpu.put_rows(table, rows, index)
+    def put(table: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
+        return pallas_tpu.put_rows(table, rows, index)
+
+    return rows_of_one_table(put, rows.shape[1], puts=True)(table, rows, index)
 
 
 def _pallas_gpu(table: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
     from mirage_jax.ops.put_rows import pallas_gpu
 
-    return pallas_gpu.put_rows(table, rows, index)
+    def put(table: jax.Array, rows: jax.Array, index: jax.Array) -> jax.Array:
+        return pallas_gpu.put_rows(table, rows, index)
+
+    return rows_of_one_table(put, rows.shape[1], puts=True)(table, rows, index)
 
 
 IMPLEMENTATIONS: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {

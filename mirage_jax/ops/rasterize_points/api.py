@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.geometry.camera import Camera
+from mirage_jax.ops.batching import one_by_one
 from mirage_jax.ops.platform import choose_implementation
 from mirage_jax.ops.rasterize_points import reference, xla
 from mirage_jax.ops.rasterize_points.pages import CellGrid, Nearest, Pages, WorkList
@@ -28,15 +29,21 @@ def _pallas_tpu(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList | N
     # Imported where it is used: Pallas is slow to import, and most processes do without.
     from mirage_jax.ops.rasterize_points import pallas_tpu
 
+    def look(pages: Pages, camera: Camera, work: WorkList) -> Nearest:
+        return pallas_tpu.rasterize_points(pages, camera, grid, work)
+
     work = list_pages(pages.bounds, camera, grid) if work is None else work
-    return pallas_tpu.rasterize_points(pages, camera, grid, work)
+    return one_by_one(look)(pages, camera, work)
 
 
 def _pallas_gpu(pages: Pages, camera: Camera, grid: CellGrid, work: WorkList | None) -> Nearest:
     from mirage_jax.ops.rasterize_points import pallas_gpu
 
+    def look(pages: Pages, camera: Camera, work: WorkList) -> Nearest:
+        return pallas_gpu.rasterize_points(pages, camera, grid, work)
+
     work = list_pages(pages.bounds, camera, grid) if work is None else work
-    return pallas_gpu.rasterize_points(pages, camera, grid, work)
+    return one_by_one(look)(pages, camera, work)
 
 
 IMPLEMENTATIONS: dict[str, Callable[[Pages, Camera, CellGrid, WorkList | None], Nearest]] = {
