@@ -83,7 +83,7 @@ def keep(plans: dict[Case, dict[str, Any]]) -> None:
 def table(plans: dict[Case, dict[str, Any]]) -> str:
     """Render as Markdown."""
     lines = [
-        "| model, stage | target | mesh | clips | GiB a device | fits | sent a step and device "
+        "| model, stage | target | mesh | clips | GiB a device | fits | GiB sent a step and device "
         "| step at least | MFU at most |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -103,7 +103,7 @@ def _row(case: Case, plan: dict[str, Any]) -> str:
     )
     return (
         f"| {model} | {case.target} | {mesh} | {case.batch} "
-        f"| {plan['bytes_per_device'] / 2**30:.1f}{how} | {verdict} | {sent + ' GiB' if sent else '–'} "
+        f"| {plan["bytes_per_device"] / 2**30:.1f}{how} | {verdict} | {sent or "–"} "
         f"| {plan['step_seconds_bound']:.2f} s | {plan['mfu_bound']:.0%} |"
     )
 
