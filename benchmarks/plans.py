@@ -103,7 +103,7 @@ def _row(case: Case, plan: dict[str, Any]) -> str:
     )
     return (
         f"| {model} | {case.target} | {mesh} | {case.batch} "
-        f"| {plan["bytes_per_device"] / 2**30:.1f}{how} | {verdict} | {sent or "–"} "
+        f"| {plan['bytes_per_device'] / 2**30:.1f}{how} | {verdict} | {sent or '–'} "
         f"| {plan['step_seconds_bound']:.2f} s | {plan['mfu_bound']:.0%} |"
     )
 
