@@ -128,8 +128,8 @@ def compile_only_devices(target: Target) -> list[Any]:
         return list(topologies.get_topology_desc(name, platform, **options).devices)
     except Exception as error:  # of whatever kind the plugin raises
         words = str(error).lower()
-        missing = any(part in words for part in ("libtpu", "not installed", "unknown backend"))
-        if missing or isinstance(error, ImportError | NotImplementedError):
+        missing = any(part in words for part in ("libtpu", "not installed", "for cuda"))
+        if missing or isinstance(error, ImportError):
             raise LookupError(_INSTALL[platform]) from error
         raise ValueError(
             f"--target: got {target.name!r}, expected a shape that exists: {error}"
