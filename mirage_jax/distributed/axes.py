@@ -34,8 +34,8 @@ TABLE: Mapping[str, tuple[str, ...]] = {
     "head_dim": (),
     "heads": ("tensor",),
     "mlp": ("tensor",),
-    # partitions of a latent memory that spans all devices
-    "memory": ("data", "fsdp", "context", "tensor"),
+    # partitions of a latent memory: along all axes that do not divide the batch of memories
+    "memory": ("context", "tensor"),
 }
 
 

@@ -121,8 +121,13 @@ class MemoryConfig:
 
     @property
     def pages(self) -> int:
-        """Pages of a partition."""
-        return -(-self.room // self.page_size)
+        """Pages of a partition; in eights where they are many.
+
+        TPUs keep the lines of a table in eights and would copy others to change them. Where pages
+        are given up their number follows from the room: take a capacity in eights of pages.
+        """
+        pages = -(-self.room // self.page_size)
+        return pages if pages <= 16 or self.when_full != "stop" else -(-pages // 8) * 8
 
     @property
     def rows(self) -> int:

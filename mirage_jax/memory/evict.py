@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int32
+from jaxtyping import Bool, Float, Int32
 
 from mirage_jax.memory import directory
 from mirage_jax.memory.config import MemoryConfig
@@ -75,7 +75,7 @@ def _keep_score(
     must_stay = (memory.used == 0) | (jnp.arange(pages) == memory.tail[:, None])
     part = jnp.where(decision.old >= 0, arranged.part, partitions)
     page = jnp.maximum(decision.old, 0) // config.page_size
-    must_stay = must_stay.at[part, page].set(True, mode="drop")
+    must_stay |= _named(part * pages + page, memory.used.size).reshape(partitions, pages)
     if config.when_full == "oldest":
         # Ranks, since float32 cannot tell large orders apart.
         worth = jnp.argsort(jnp.argsort(memory.newest, axis=1), axis=1).astype(jnp.float32)
@@ -85,13 +85,19 @@ def _keep_score(
     return jnp.where(must_stay, jnp.inf, worth)
 
 
+def _named(page: Int32[jax.Array, " m"], count: int) -> Bool[jax.Array, " count"]:
+    """Return which of the pages 0 to count - 1 are among those named."""
+    ordered = jnp.sort(page)
+    place = jnp.searchsorted(ordered, jnp.arange(count, dtype=page.dtype))
+    return ordered.at[place].get(mode="fill", fill_value=count) == jnp.arange(count)
+
+
 def _clear(memory: LatentMemory, evicted: Evicted, config: MemoryConfig) -> LatentMemory:
     """Empty pages: no rows, no bounds, no entries in the directory."""
     partitions, pages = memory.used.shape
     turn = jnp.arange(evicted.page.shape[1], dtype=jnp.int32)
     gone = turn < evicted.count[:, None]
     part = jnp.broadcast_to(jnp.arange(partitions)[:, None], gone.shape)
-    page = jnp.where(gone, evicted.page, pages + turn)
     cleared = memory.directory
     if config.merges:
         size = config.page_size
@@ -100,17 +106,35 @@ def _clear(memory: LatentMemory, evicted: Evicted, config: MemoryConfig) -> Late
         owner = jnp.repeat(part.reshape(-1), size)
         cleared = directory.remove_rows(memory, owner, row, wanted.reshape(-1), config.voxel_size)
     lost = jnp.sum(jnp.where(gone, memory.used[part, evicted.page], 0), axis=1, dtype=jnp.int32)
+    memory = memory._replace(filled=memory.filled - lost, directory=cleared)
+    return _empty_pages(memory, evicted)
 
-    def fill(table: jax.Array, value: jax.Array | int) -> jax.Array:
-        return table.at[part, page].set(value, mode="drop", unique_indices=True)
 
+def _empty_pages(memory: LatentMemory, evicted: Evicted) -> LatentMemory:
+    """Empty pages one after the other, in place: there are few, and most often none."""
     nowhere = jnp.array([[jnp.inf] * 4, [-jnp.inf] * 4])
-    return memory._replace(
-        order=fill(memory.order, NO_ROW),
-        bounds=fill(memory.bounds, nowhere[:, :3]),
-        views=fill(memory.views, nowhere),
-        used=fill(memory.used, 0),
-        newest=fill(memory.newest, -1),
-        filled=memory.filled - lost,
-        directory=cleared,
-    )
+    blank = {
+        "order": jnp.full(memory.order.shape[-1:], NO_ROW, jnp.int32),
+        "bounds": nowhere[:, :3],
+        "views": nowhere,
+        "used": jnp.zeros((), jnp.int32),
+        "newest": jnp.full((), -1, jnp.int32),
+    }
+
+    def step(state: tuple[jax.Array, dict]) -> tuple[jax.Array, dict]:
+        turn, tables = state
+        owner = jnp.sum(ends <= turn, dtype=jnp.int32)
+        before = jnp.where(owner > 0, ends[jnp.maximum(owner - 1, 0)], 0)
+        page = evicted.page[owner, turn - before]
+        tables = {
+            name: jax.lax.dynamic_update_slice(
+                table, blank[name][None, None], (owner, page, *[0] * blank[name].ndim)
+            )
+            for name, table in tables.items()
+        }
+        return turn + 1, tables
+
+    ends = jnp.cumsum(evicted.count)
+    start = (jnp.zeros((), jnp.int32), {name: getattr(memory, name) for name in blank})
+    _, tables = jax.lax.while_loop(lambda state: state[0] < ends[-1], step, start)
+    return memory._replace(**tables)

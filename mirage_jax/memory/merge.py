@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int32, UInt32
 from mirage_jax.memory import directory, grid
 from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.memory.state import LatentMemory, token_table
+from mirage_jax.memory.take import take
 from mirage_jax.ops.gather_rows import gather_rows
 
 
@@ -179,7 +180,8 @@ def decide(memory: LatentMemory, arranged: Sorted, config: MemoryConfig) -> Deci
     old = directory.find_rows(memory, part, arranged.key, lead, config.voxel_size)
     replaces = old >= 0
     if config.retention == "closest_view":
-        replaces &= arranged.rows.depth < memory.depth[part, jnp.maximum(old, 0)]
+        number = part * config.rows + jnp.maximum(old, 0)
+        replaces &= arranged.rows.depth < take(memory.depth, number)
     newcomer = lead & (old < 0)
     entry = directory.reserve(memory, part, arranged.key, newcomer)
     refused = newcomer & (entry.slot < 0)
@@ -193,11 +195,11 @@ def blend(
     if config.retention != "mean":
         return arranged
     part = jnp.clip(arranged.part, 0, memory.order.shape[0] - 1)
-    row = jnp.maximum(decision.old, 0)
-    stored = jnp.where(decision.replaces, memory.weight[part, row], 0.0)
+    number = part * config.rows + jnp.maximum(decision.old, 0)
+    stored = jnp.where(decision.replaces, take(memory.weight, number), 0.0)
     weight = stored + arranged.weight
     new = arranged.rows.tokens
-    number = jnp.where(decision.replaces, part * memory.depth.shape[1] + row, -1)
+    number = jnp.where(decision.replaces, number, -1)
     old = gather_rows(token_table(memory), number, new.shape[-1]).astype(jnp.float32)
     tokens = old + (arranged.weight / weight)[:, None] * (new - old)
     tokens = jnp.where(decision.replaces[:, None], tokens, new)

@@ -69,18 +69,16 @@ def partition_starts(part: Int32[jax.Array, " m"], partitions: int) -> Int32[jax
 
 
 class Allotment(NamedTuple):
-    """Slots for the admitted rows, and what it makes of the pages.
+    """Slots for the admitted rows, and where the next ones go.
 
     Attributes:
         row: Row of its partition that each admitted row becomes; meaningless for others.
-        used: Rows of each page afterwards.
         tail: Page that is being filled afterwards.
         fresh: First page that was never used, afterwards.
         filled: Rows of each partition afterwards.
     """
 
     row: Int32[jax.Array, " m"]
-    used: Int32[jax.Array, "V pages"]
     tail: Int32[jax.Array, " V"]
     fresh: Int32[jax.Array, " V"]
     filled: Int32[jax.Array, " V"]
@@ -107,21 +105,14 @@ def allot(
     page = jnp.where(in_tail, memory.tail[mine], page)
     slot = jnp.where(in_tail, tail_used[mine] + nth, beyond % size)
 
-    # Pages touched by each partition, the tail first; only the last can be left with room.
+    # Of the pages that are filled only the last can be left with room.
     spill = jnp.maximum(count - (size - tail_used), 0)
-    turn = jnp.arange(-(-part.shape[0] // size) + 1, dtype=jnp.int32)
-    owner = jnp.broadcast_to(jnp.arange(partitions)[:, None], (partitions, len(turn)))
-    pages = _page_after_tail(memory, evicted, owner, jnp.maximum(turn - 1, 0), config)
-    pages = jnp.where(turn == 0, memory.tail[:, None], pages)
-    rows = jnp.clip(spill[:, None] - (turn - 1) * size, 0, size)
-    rows = jnp.where(turn == 0, (tail_used + count - spill)[:, None], rows)
     taken = -(-spill // size)
-    touched = jnp.where(turn <= taken[:, None], pages, config.pages + turn)
-    used = memory.used.at[owner, touched].set(rows, mode="drop", unique_indices=True)
+    owner = jnp.arange(partitions, dtype=jnp.int32)
+    last = _page_after_tail(memory, evicted, owner, jnp.maximum(taken - 1, 0), config)
     return Allotment(
         row=page * size + slot,
-        used=used,
-        tail=jnp.take_along_axis(pages, taken[:, None], axis=1)[:, 0],
+        tail=jnp.where(taken == 0, memory.tail, last),
         fresh=jnp.minimum(memory.fresh + taken, config.pages),
         filled=memory.filled + count,
     )

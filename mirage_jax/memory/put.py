@@ -49,7 +49,7 @@ def put_rows(
     else:
         memory = _scatter(memory, arranged, place, order)
         if not few:
-            memory = _widen(memory, arranged, place // memory.order.shape[-1], order)
+            memory = _widen(memory, arranged, place, order)
     return measure_pages(memory) if few else memory
 
 
@@ -64,18 +64,16 @@ def _scatter(
     page, slot = place // size, place % size
 
     def put(table: jax.Array, values: jax.Array) -> jax.Array:
-        flat = table.reshape(-1, *table.shape[2:])
-        return flat.at[place].set(values, mode="drop", unique_indices=True).reshape(table.shape)
+        paged = table.reshape(-1, size).at[page, slot]
+        return paged.set(values, mode="drop", unique_indices=True).reshape(table.shape)
 
     def put_points(table: jax.Array, values: jax.Array) -> jax.Array:
         paged = table.reshape(-1, 3, size).at[page, :, slot]
         return paged.set(values, mode="drop", unique_indices=True).reshape(table.shape)
 
-    orders = memory.order.reshape(-1, size)
-    orders = orders.at[page, slot].set(order, mode="drop", unique_indices=True)
     return memory._replace(
         positions=put_points(memory.positions, rows.positions),
-        order=orders.reshape(memory.order.shape),
+        order=put(memory.order, order),
         origin=put_points(memory.origin, rows.origin),
         depth=put(memory.depth, rows.depth),
         time=put(memory.time, rows.time),
@@ -84,28 +82,32 @@ def _scatter(
 
 
 def _widen(
-    memory: LatentMemory, arranged: Sorted, page: Int32[jax.Array, " m"], order: jax.Array
+    memory: LatentMemory, arranged: Sorted, place: Int32[jax.Array, " m"], order: jax.Array
 ) -> LatentMemory:
     """Let what is known of pages reach the new rows; it does not depend on their order."""
     rows = arranged.rows
+    page, slot = place // memory.order.shape[-1], place % memory.order.shape[-1]
 
     def reach(table: jax.Array, values: jax.Array) -> jax.Array:
         flat = table.reshape(-1, *table.shape[2:])
         flat = flat.at[page, 0].min(values, mode="drop").at[page, 1].max(values, mode="drop")
         return flat.reshape(table.shape)
 
-    newest = memory.newest.reshape(-1).at[page].max(order, mode="drop")
+    def most(table: jax.Array, values: jax.Array) -> jax.Array:
+        return table.reshape(-1).at[page].max(values, mode="drop").reshape(table.shape)
+
     return memory._replace(
         bounds=reach(memory.bounds, rows.positions),
         views=reach(memory.views, jnp.concatenate([rows.origin, rows.depth[:, None]], axis=-1)),
-        newest=newest.reshape(memory.newest.shape),
+        # Pages are filled from the first slot on.
+        used=most(memory.used, slot + 1),
+        newest=most(memory.newest, order),
     )
 
 
 def measure_pages(memory: LatentMemory) -> LatentMemory:
-    """Return the memory with bounds, views and newest rows taken from all its rows anew."""
+    """Return the memory with what is known of pages taken from all its rows anew."""
     present = memory.order != NO_ROW
-    depth = memory.depth.reshape(present.shape)[:, :, None]
 
     def span(values: jax.Array) -> jax.Array:
         low = jnp.where(present[:, :, None], values, jnp.inf).min(-1)
@@ -113,6 +115,7 @@ def measure_pages(memory: LatentMemory) -> LatentMemory:
 
     return memory._replace(
         bounds=span(memory.positions),
-        views=span(jnp.concatenate([memory.origin, depth], axis=2)),
+        views=span(jnp.concatenate([memory.origin, memory.depth[:, :, None]], axis=2)),
+        used=jnp.sum(present, axis=-1, dtype=jnp.int32),
         newest=jnp.where(present, memory.order, -1).max(-1),
     )

@@ -4,31 +4,21 @@ The rows are sorted by slot; then each page that gets any is read, changed and w
 block. A row finds its slot by comparing numbers, all against all within the page, which vector
 units do in a few cycles, where a scatter would take the rows one after the other.
 
+Conventions: tables of rows are k planes of pages, [k * pages, P], and new rows k lines of fields,
+[k, m]; TPUs keep them like this, so that nothing is copied.
+
 Read next: `put.py`, whose result this equals.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Int32, Shaped
 
 from mirage_jax.memory.merge import Sorted
 from mirage_jax.memory.state import LatentMemory
 
-_TABLES = ("positions", "order", "origin", "depth", "time", "weight", "bounds", "views", "newest")
-
-
-class _New(NamedTuple):
-    """New rows by slot, padded to a page at least; `place` counts slots over all pages."""
-
-    place: Int32[jax.Array, " m"]
-    positions: Float[jax.Array, "m 3"]
-    origin: Float[jax.Array, "m 3"]
-    depth: Float[jax.Array, " m"]
-    weight: Float[jax.Array, " m"]
-    time: Int32[jax.Array, " m"]
-    order: Int32[jax.Array, " m"]
+# What is known of a page.
+_ABOUT = ("bounds", "views", "newest", "used")
 
 
 def put_by_page(
@@ -47,75 +37,111 @@ def put_by_page(
         order: Insertion number of each.
         stored: Rows to put.
     """
-    rows, size, m = arranged.rows, memory.order.shape[-1], place.shape[0]
-    sorted_place, source = jax.lax.sort((place, jnp.arange(m, dtype=jnp.int32)), num_keys=1)
-    fields = (rows.positions, rows.origin, rows.depth, arranged.weight, rows.time, order)
-    new = _New(sorted_place, *(field[source] for field in fields))
-    padding = max(size - m, 0)
-    new = jax.tree.map(lambda x: jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)), new)
+    size, m = memory.order.shape[-1], place.shape[0]
+    pages = memory.order.size // size
+    new = _fields(memory, arranged, order)
+    place, source = jax.lax.sort((place, jnp.arange(m, dtype=jnp.int32)), num_keys=1)
+    new = {name: values[:, source] for name, values in new.items()} | {"place": place[None]}
+    # At least a page of them, since that many are looked at together.
+    new = {name: jnp.pad(x, ((0, 0), (0, max(size - m, 0)))) for name, x in new.items()}
     count = jnp.sum(stored, dtype=jnp.int32)
-    tables = {name: getattr(memory, name) for name in _TABLES if getattr(memory, name).size}
-    shapes = {name: table.shape for name, table in tables.items()}
-    pages = memory.order.shape[0] * memory.order.shape[1]
-    paged = {name: table.reshape(pages, -1) for name, table in tables.items()}
+    tables = {name: _planes(getattr(memory, name)) for name in new if name != "place"}
+    about = {name: getattr(memory, name).reshape(-1, *getattr(memory, name).shape[2:])
+             for name in _ABOUT}  # fmt: skip
 
-    def step(state: tuple[jax.Array, dict]) -> tuple[jax.Array, dict]:
-        cursor, paged = state
+    def step(state: tuple[jax.Array, dict, dict]) -> tuple[jax.Array, dict, dict]:
+        cursor, tables, about = state
         # Slices are shifted back at the end, so look where they really begin.
-        start = jnp.minimum(cursor, new.place.shape[0] - size)
-        part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), new)
-        page = new.place[cursor] // size
+        start = jnp.minimum(cursor, new["place"].shape[1] - size)
+        part = {name: jax.lax.dynamic_slice_in_dim(x, start, size, 1) for name, x in new.items()}
+        page = new["place"][0, cursor] // size
         number = start + jnp.arange(size)
-        mine = (part.place // size == page) & (number >= cursor) & (number < count)
-        changed = _change_page(
-            {name: table[page] for name, table in paged.items()}, part, mine, size
-        )
-        paged = {
-            name: jax.lax.dynamic_update_slice_in_dim(table, changed[name][None], page, 0)
-            for name, table in paged.items()
+        mine = (part["place"][0] // size == page) & (number >= cursor) & (number < count)
+        old = {name: _page_of(table, page, pages) for name, table in tables.items()}
+        known = {name: jax.lax.dynamic_index_in_dim(x, page, 0, False) for name, x in about.items()}
+        slots, known = _put(old, part, mine), _widen(known, part, mine, size)
+        tables = {name: _with_page(x, slots[name], page, pages) for name, x in tables.items()}
+        about = {
+            name: jax.lax.dynamic_update_index_in_dim(x, known[name], page, 0)
+            for name, x in about.items()
         }
-        return cursor + jnp.sum(mine, dtype=jnp.int32), paged
+        return cursor + jnp.sum(mine, dtype=jnp.int32), tables, about
 
-    start = (jnp.zeros((), jnp.int32), paged)
-    _, paged = jax.lax.while_loop(lambda state: state[0] < count, step, start)
-    return memory._replace(**{name: paged[name].reshape(shapes[name]) for name in paged})
+    start = (jnp.zeros((), jnp.int32), tables, about)
+    _, tables, about = jax.lax.while_loop(lambda state: state[0] < count, step, start)
+    planes = {name: table.reshape(-1, pages, size) for name, table in tables.items()}
+    whole = {name: jnp.moveaxis(table, 0, 1) for name, table in planes.items()} | about
+    return memory._replace(
+        **{name: table.reshape(getattr(memory, name).shape) for name, table in whole.items()}
+    )
 
 
-def _change_page(
-    page: dict[str, jax.Array], part: _New, mine: Bool[jax.Array, " P"], size: int
-) -> dict[str, jax.Array]:
-    """Return one page's tables, each flat, with the rows that are its own."""
-    into = (part.place % size == jnp.arange(size)[:, None]) & mine
+def _fields(
+    memory: LatentMemory, arranged: Sorted, order: Int32[jax.Array, " m"]
+) -> dict[str, Shaped[jax.Array, "k m"]]:
+    """Return what the tables of rows get."""
+    rows = arranged.rows
+    fields = {"positions": rows.positions.T, "origin": rows.origin.T}
+    lines = {"order": order, "depth": rows.depth, "time": rows.time}
+    if memory.weight.size:
+        lines["weight"] = arranged.weight
+    return fields | {name: values[None] for name, values in lines.items()}
+
+
+def _planes(table: Shaped[jax.Array, "V pages *k P"]) -> Shaped[jax.Array, "k*pages P"]:
+    """Return a table of rows as planes, one under the other: then TPUs do not turn them over."""
+    pages, size = table.shape[0] * table.shape[1], table.shape[-1]
+    return jnp.moveaxis(table.reshape(pages, -1, size), 1, 0).reshape(-1, size)
+
+
+def _page_of(
+    planes: Shaped[jax.Array, "k*pages P"], page: Int32[jax.Array, ""], pages: int
+) -> Shaped[jax.Array, "k P"]:
+    """Return a page of a table of planes."""
+    places = range(0, planes.shape[0], pages)
+    return jnp.concatenate(
+        [jax.lax.dynamic_slice_in_dim(planes, first + page, 1) for first in places]
+    )
+
+
+def _with_page(
+    planes: Shaped[jax.Array, "k*pages P"],
+    slots: Shaped[jax.Array, "k P"],
+    page: Int32[jax.Array, ""],
+    pages: int,
+) -> Shaped[jax.Array, "k*pages P"]:
+    """Return a table of planes with a page of it replaced."""
+    for k, first in enumerate(range(0, planes.shape[0], pages)):
+        planes = jax.lax.dynamic_update_index_in_dim(planes, slots[k], first + page, 0)
+    return planes
+
+
+def _put(old: dict, part: dict, mine: Bool[jax.Array, " P"]) -> dict:
+    """Return the slots of one page, [k, P] of each table, with the rows that are its own."""
+    size = mine.shape[0]
+    into = (part["place"][0] % size == jnp.arange(size)[:, None]) & mine
     taken = into.any(axis=1)
 
     def pick(values: jax.Array) -> jax.Array:
         # One term of each sum is not zero, so it is exact.
-        spread = into.reshape(size, size, *(1,) * (values.ndim - 1))
-        return jnp.sum(jnp.where(spread, values, 0), axis=1, dtype=values.dtype)
+        return jnp.sum(jnp.where(into, values[:, None], 0), axis=2, dtype=values.dtype)
 
-    def put(old: jax.Array, values: jax.Array) -> jax.Array:
-        mask = taken.reshape(size, *(1,) * (values.ndim - 1))
-        return jnp.where(mask, pick(values), old.reshape(values.shape)).reshape(-1)
+    return {name: jnp.where(taken, pick(part[name]), table) for name, table in old.items()}
 
-    def widen(old: jax.Array, values: jax.Array) -> jax.Array:
-        low, high = old.reshape(2, -1)
-        least = jnp.min(jnp.where(mine[:, None], values, jnp.inf), axis=0)
-        most = jnp.max(jnp.where(mine[:, None], values, -jnp.inf), axis=0)
-        return jnp.concatenate([jnp.minimum(low, least), jnp.maximum(high, most)])
 
-    def put_points(old: jax.Array, values: jax.Array) -> jax.Array:
-        return jnp.where(taken, pick(values).T, old.reshape(3, size)).reshape(-1)
+def _widen(known: dict, part: dict, mine: Bool[jax.Array, " P"], size: int) -> dict:
+    """Return what is known of one page after it got the rows that are its own."""
 
-    views = jnp.concatenate([part.origin, part.depth[:, None]], axis=1)
-    changed = {
-        name: put(page[name], getattr(part, name))
-        for name in ("order", "depth", "time", "weight")
-        if name in page
-    }
-    return changed | {
-        "positions": put_points(page["positions"], part.positions),
-        "origin": put_points(page["origin"], part.origin),
-        "bounds": widen(page["bounds"], part.positions),
-        "views": widen(page["views"], views),
-        "newest": jnp.maximum(page["newest"], jnp.max(jnp.where(mine, part.order, -1))),
+    def reach(old: jax.Array, values: jax.Array) -> jax.Array:
+        least = jnp.min(jnp.where(mine, values, jnp.inf), axis=1)
+        most = jnp.max(jnp.where(mine, values, -jnp.inf), axis=1)
+        return jnp.stack([jnp.minimum(old[0], least), jnp.maximum(old[1], most)])
+
+    # Pages are filled from the first slot on.
+    filled = jnp.max(jnp.where(mine, part["place"][0] % size + 1, 0))
+    return {
+        "bounds": reach(known["bounds"], part["positions"]),
+        "views": reach(known["views"], jnp.concatenate([part["origin"], part["depth"]])),
+        "newest": jnp.maximum(known["newest"], jnp.max(jnp.where(mine, part["order"][0], -1))),
+        "used": jnp.maximum(known["used"], filled),
     }

@@ -27,6 +27,7 @@ from mirage_jax.memory.state import (
     token_table,
     view_table,
 )
+from mirage_jax.memory.take import take, take_points
 from mirage_jax.ops.choose_rows import ViewRule, angle_between, log_ratio
 from mirage_jax.ops.choose_rows import choose_rows as most_similar_rows
 from mirage_jax.ops.gather_rows import gather_rows
@@ -137,8 +138,7 @@ def choose_rows(
     name = "reference" if few and current_platform() == "cpu" else None
     nearest = rasterize_points(pages, camera, grid, implementation=name)
     if config.select == "nearest":
-        page, slot = jnp.divmod(jnp.maximum(nearest.row, 0), pages.order.shape[1])
-        order = pages.order.at[page, slot].get(mode="promise_in_bounds")
+        order = take(memory.order, jnp.maximum(nearest.row, 0))
         return _keep_won(nearest.depth, order, nearest.row, least)
     surface = nearest.depth if least is None else least(nearest.depth)
     rule = ViewRule(config.shell, config.same_place, config.offset_weight)
@@ -179,21 +179,12 @@ def gather(
     """
     visible = index >= 0
     row = jnp.maximum(index, 0)
-    size = frozen.order.shape[-1]
 
     def show(values: jax.Array) -> jax.Array:
         mask = visible.reshape(visible.shape + (1,) * (values.ndim - 3))
         return jnp.where(mask, values, jnp.zeros((), values.dtype))
 
-    def take(table: jax.Array) -> jax.Array:
-        return table.reshape(-1, *table.shape[2:]).at[row].get(mode="promise_in_bounds")
-
-    def take_points(table: jax.Array) -> jax.Array:
-        flat = table.reshape(-1, 3, size)
-        points = flat.at[row // size, :, row % size].get(mode="promise_in_bounds")
-        return jnp.moveaxis(points, -1, 0)
-
-    position = x, y, z = take_points(frozen.positions)
+    position = x, y, z = take_points(frozen.positions, row)
     project = jax.vmap(lambda x, y, z, numbers: project_rows(x, y, z, numbers, grid))
     seen = project(x, y, z, camera_numbers(camera))
     offset = jnp.stack([seen.u - seen.column, seen.v - seen.line], axis=-1) - grid.center
@@ -204,7 +195,7 @@ def gather(
         depth=show(seen.depth),
         index=index,
         offset=show(offset),
-        scale=show(log_ratio(take(frozen.depth), seen.depth)),
-        angle=show(angle_between(position - take_points(frozen.origin), position - center)),
-        age=show(frozen.latest - take(frozen.time)),
+        scale=show(log_ratio(take(frozen.depth, row), seen.depth)),
+        angle=show(angle_between(position - take_points(frozen.origin, row), position - center)),
+        age=show(frozen.latest - take(frozen.time, row)),
     )

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int32
 from mirage_jax.memory import directory, grid
 from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.memory.put import measure_pages
-from mirage_jax.memory.state import LINE, NO_ROW, LatentMemory, empty
+from mirage_jax.memory.state import BUCKET_SLOTS, LINE, NO_ROW, LatentMemory, empty
 
 
 class StoredRows(NamedTuple):
@@ -60,10 +60,7 @@ def rows_in_order(memory: LatentMemory) -> StoredRows:
         Copies; the weight of rows that are no mean is 1.
     """
     number = row_numbers(memory)
-    flat = {
-        name: np.asarray(getattr(memory, name)).reshape(-1, *getattr(memory, name).shape[2:])
-        for name in ("depth", "time", "weight")
-    }
+    flat = {n: np.asarray(getattr(memory, n)).reshape(-1) for n in ("depth", "time", "weight")}
     tokens = np.asarray(memory.tokens).reshape(-1, memory.tokens.shape[-1] // LINE)
     weight = flat.pop("weight")
     return StoredRows(
@@ -141,15 +138,15 @@ def _fill_tables(
     memory: LatentMemory, rows: StoredRows, along: np.ndarray, part: np.ndarray, row: np.ndarray
 ) -> None:
     """Put rows into their slots, in place."""
-    size = memory.order.shape[-1]
+    page, slot = np.divmod(row, memory.order.shape[-1])
     for name in ("positions", "origin"):
-        getattr(memory, name)[part, row // size, :, row % size] = getattr(rows, name)[along]
-    memory.order[part, row // size, row % size] = along
-    tokens = memory.tokens.reshape(*memory.depth.shape, -1)
-    tokens[part, row] = rows.tokens[along]
+        getattr(memory, name)[part, page, :, slot] = getattr(rows, name)[along]
+    memory.order[part, page, slot] = along
     for name in ("depth", "time", "weight"):
         if getattr(memory, name).size:
-            getattr(memory, name)[part, row] = getattr(rows, name)[along]
+            getattr(memory, name)[part, page, slot] = getattr(rows, name)[along]
+    tokens = memory.tokens.reshape(len(memory.order), -1, rows.tokens.shape[-1])
+    tokens[part, row] = rows.tokens[along]
 
 
 def _fill_pages(memory: LatentMemory, filled: np.ndarray) -> None:
@@ -168,7 +165,7 @@ def _index(memory: LatentMemory, key: grid.Key, part: np.ndarray, row: np.ndarra
     if not bool((place.slot >= 0).all()):
         raise ValueError(
             "memory from rows: a bucket of the directory is full, expected fewer than "
-            f"{memory.directory.shape[-1]} rows in each; are two rows of one voxel among them? "
+            f"{BUCKET_SLOTS} rows in each; are two rows of one voxel among them? "
             "Otherwise raise the capacity."
         )
-    return memory._replace(directory=directory.enter(memory.directory, owner, place, slot, wanted))
+    return memory._replace(directory=directory.enter(memory.directory, place, slot, wanted))

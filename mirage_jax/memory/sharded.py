@@ -28,11 +28,11 @@ from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.memory.merge import Rows
 from mirage_jax.memory.read import MemoryRead, check_cameras, choose_rows, constants, finish, gather
 from mirage_jax.memory.state import LatentMemory, check_memory, check_tables
-from mirage_jax.memory.write import WriteReport
+from mirage_jax.memory.write import Access, WriteReport
 from mirage_jax.ops.rasterize_points import CellGrid
 
 # What every device holds whole.
-_WHOLE = ("boundaries", "next_order", "latest")
+WHOLE = ("boundaries", "next_order", "latest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Placement:
 
     def specs(self) -> Any:
         """Return the partition specs of a memory's tables, as a `LatentMemory` of them."""
-        specs = [P() if name in _WHOLE else P(self.axes) for name in LatentMemory._fields]
+        specs = [P() if name in WHOLE else P(self.axes) for name in LatentMemory._fields]
         return LatentMemory._make(specs)
 
     def shardings(self) -> Any:
@@ -90,21 +90,14 @@ def write(
         ValueError: If the memory, the rows or the placement do not fit the config.
     """
     check_memory(memory, config, "write")
-    per_device = _partitions_each(config, placement)
+    partitions_each(config, placement.axes, placement.shares)
     axes = placement.axes
     split = rows.keep.shape[0] % placement.shares == 0
 
     def local(memory: LatentMemory, rows: Rows) -> tuple[LatentMemory, WriteReport]:
-        check_tables(memory, config, "write", per_device)
         if split:
             rows = jax.lax.all_gather(rows, axes, tiled=True)
-        arranged = write_lib.arrange(memory, rows, config)
-        part = arranged.part - jax.lax.axis_index(axes) * per_device
-        mine = arranged.rows.keep & (part >= 0) & (part < per_device)
-        owned = arranged._replace(rows=arranged.rows._replace(keep=mine), part=part)
-        memory, report = write_lib.store(memory, owned, config)
-        report = WriteReport(*jax.lax.psum(jnp.stack(report), axes))
-        return memory, report._replace(merged=report.merged + write_lib.given_way(arranged))
+        return write_share(memory, rows, config, axes)
 
     rows_spec = P(axes) if split else P()
     return jax.shard_map(
@@ -115,6 +108,31 @@ def write(
         axis_names=set(axes),
         check_vma=False,
     )(memory, rows)
+
+
+def write_share(
+    memory: LatentMemory, rows: Rows, config: MemoryConfig, axes: tuple[str, ...]
+) -> tuple[LatentMemory, WriteReport]:
+    """Do what one device does of a write, inside `jax.shard_map`; it may be mapped over a batch.
+
+    Args:
+        memory: This device's share of the tables.
+        rows: All candidates.
+        config: Retention.
+        axes: Mesh axes that divide the partitions.
+
+    Returns:
+        The share, written, and the report over all devices.
+    """
+    per_device = partitions_each(config, axes, jax.lax.axis_size(axes))
+    check_tables(memory, config, "write", per_device)
+    arranged = write_lib.arrange(memory, rows, config)
+    part = arranged.part - jax.lax.axis_index(axes) * per_device
+    mine = arranged.rows.keep & (part >= 0) & (part < per_device)
+    owned = arranged._replace(rows=arranged.rows._replace(keep=mine), part=part)
+    memory, report = write_lib.store(memory, owned, config)
+    report = WriteReport(*jax.lax.psum(jnp.stack(report), axes))
+    return memory, report._replace(merged=report.merged + write_lib.given_way(arranged))
 
 
 def read(
@@ -144,27 +162,16 @@ def read(
     """
     check_memory(memory, config, "read")
     check_cameras(camera)
-    _partitions_each(config, placement)
+    partitions_each(config, placement.axes, placement.shares)
     t, axes = camera.cam_to_world.shape[0], placement.axes
     if scatter and t % placement.shares:
         raise ValueError(
             f"read: {t} cameras cannot be scattered over {placement.shares} devices, expected a "
             "multiple; pad the cameras or pass scatter=False."
         )
-    grid = CellGrid(*grid_hw, config.rounding)
-
-    def add(values: jax.Array) -> jax.Array:
-        if scatter:
-            return jax.lax.psum_scatter(values, axes, scatter_dimension=0, tiled=True)
-        return jax.lax.psum(values, axes)
 
     def local(memory: LatentMemory, camera: Camera) -> MemoryRead:
-        frozen, camera = constants(memory, camera)
-        won = choose_rows(frozen, camera, grid, config, lambda x: jax.lax.pmin(x, axes))
-        found = gather(memory, frozen, won, camera, grid)
-        first = jax.lax.axis_index(axes) * frozen.depth.size
-        index = jnp.where(won >= 0, won + first + 1, 0)
-        return finish(_join(found, index, add), config)
+        return read_share(memory, camera, grid_hw, config, axes, scatter)
 
     return jax.shard_map(
         local,
@@ -174,6 +181,53 @@ def read(
         axis_names=set(axes),
         check_vma=False,
     )(memory, camera)
+
+
+def read_share(
+    memory: LatentMemory,
+    camera: Camera,
+    grid_hw: tuple[int, int],
+    config: MemoryConfig,
+    axes: tuple[str, ...],
+    scatter: bool = False,
+) -> MemoryRead:
+    """Do what one device does of a read, inside `jax.shard_map`; it may be mapped over a batch.
+
+    Args:
+        memory: This device's share of the tables.
+        camera: All t cameras.
+        grid_hw: (h, w).
+        config: Conventions and selection.
+        axes: Mesh axes that divide the partitions.
+        scatter: Return this device's share of the t frames instead of all.
+    """
+    per_device = partitions_each(config, axes, jax.lax.axis_size(axes))
+    check_tables(memory, config, "read", per_device)
+    grid = CellGrid(*grid_hw, config.rounding)
+
+    def add(values: jax.Array) -> jax.Array:
+        if scatter:
+            return jax.lax.psum_scatter(values, axes, scatter_dimension=0, tiled=True)
+        return jax.lax.psum(values, axes)
+
+    frozen, camera = constants(memory, camera)
+    won = choose_rows(frozen, camera, grid, config, lambda x: jax.lax.pmin(x, axes))
+    found = gather(memory, frozen, won, camera, grid)
+    first = jax.lax.axis_index(axes) * frozen.depth.size
+    index = jnp.where(won >= 0, won + first + 1, 0)
+    return finish(_join(found, index, add), config)
+
+
+def access(axes: tuple[str, ...]) -> Access:
+    """Return how `write.write_frames` writes and reads a share, inside `jax.shard_map`."""
+
+    def write_one(memory: LatentMemory, rows: Rows, config: MemoryConfig) -> Any:
+        return write_share(memory, rows, config, axes)
+
+    def read_one(memory: LatentMemory, camera: Camera, hw: Any, config: MemoryConfig) -> MemoryRead:
+        return read_share(memory, camera, hw, config, axes)
+
+    return Access(write_one, read_one)
 
 
 def _join(found: MemoryRead, index: jax.Array, add: Any) -> MemoryRead:
@@ -197,12 +251,11 @@ def _join(found: MemoryRead, index: jax.Array, add: Any) -> MemoryRead:
     )
 
 
-def _partitions_each(config: MemoryConfig, placement: Placement) -> int:
+def partitions_each(config: MemoryConfig, axes: tuple[str, ...], shares: int) -> int:
     """Return how many partitions each device holds."""
-    if config.partitions % placement.shares:
+    if config.partitions % shares:
         raise ValueError(
-            f"sharded memory: {config.partitions} partitions cannot be divided among "
-            f"{placement.shares} devices (axes {placement.axes}); set config.partitions to a "
-            "multiple."
+            f"sharded memory: {config.partitions} partitions cannot be divided among {shares} "
+            f"devices (axes {axes}); set config.partitions to a multiple."
         )
-    return config.partitions // placement.shares
+    return config.partitions // shares

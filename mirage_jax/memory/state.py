@@ -29,7 +29,7 @@ __all__ = ["NO_ROW", "LatentMemory", "MemoryConfig", "check_memory", "empty", "r
 # Order of a slot without a row: later than any row, so that it loses every comparison.
 NO_ROW = EMPTY
 
-# Rows of a line of tokens; pages are whole lines.
+# Rows of a line of tokens, buckets of a line of the directory; pages are whole lines.
 LINE = 8
 
 # With no more pages than this there is nothing to gain from culling, nor from sorting for it.
@@ -52,7 +52,7 @@ class LatentMemory(NamedTuple):
         origin: Camera centre each row was seen from, world, scene units.
         depth: z-depth each row was seen at, scene units.
         time: Stamp given by the writer, such as the frame number.
-        weight: Tokens each row is the mean of; k = n with retention "mean", else 0.
+        weight: Tokens each row is the mean of; k = pages with retention "mean", else 0.
         bounds: Least and greatest corner of each page's rows; infinite, the wrong way round, where
             there are none. May be wider than the rows that are left.
         views: Least and greatest (origin x, y, z, depth) of each page's rows, likewise.
@@ -72,9 +72,9 @@ class LatentMemory(NamedTuple):
     order: Int32[jax.Array, "*batch V pages P"]
     tokens: Float[jax.Array, "*batch V n/8 8*c"]
     origin: Float[jax.Array, "*batch V pages 3 P"]
-    depth: Float[jax.Array, "*batch V n"]
-    time: Int32[jax.Array, "*batch V n"]
-    weight: Float[jax.Array, "*batch V k"]
+    depth: Float[jax.Array, "*batch V pages P"]
+    time: Int32[jax.Array, "*batch V pages P"]
+    weight: Float[jax.Array, "*batch V k P"]
     bounds: Float[jax.Array, "*batch V pages 2 3"]
     views: Float[jax.Array, "*batch V pages 2 4"]
     used: Int32[jax.Array, "*batch V pages"]
@@ -83,7 +83,7 @@ class LatentMemory(NamedTuple):
     fresh: Int32[jax.Array, "*batch V"]
     filled: Int32[jax.Array, "*batch V"]
     refused: Int32[jax.Array, "*batch V"]
-    directory: UInt32[jax.Array, "*batch V buckets slots"]
+    directory: UInt32[jax.Array, "*batch V buckets/8 8*slots"]
     boundaries: UInt32[jax.Array, "*batch V-1 2"]
     next_order: Int32[jax.Array, "*batch"]
     latest: Int32[jax.Array, "*batch"]
@@ -109,9 +109,9 @@ def empty(config: MemoryConfig) -> LatentMemory:
         order=jnp.full((v, pages, size), NO_ROW, jnp.int32),
         tokens=jnp.zeros((v, n // LINE, LINE * config.channels), config.token_dtype),
         origin=jnp.zeros((v, pages, 3, size), jnp.float32),
-        depth=jnp.zeros((v, n), jnp.float32),
-        time=jnp.zeros((v, n), jnp.int32),
-        weight=jnp.zeros((v, n if config.retention == "mean" else 0), jnp.float32),
+        depth=jnp.zeros((v, pages, size), jnp.float32),
+        time=jnp.zeros((v, pages, size), jnp.int32),
+        weight=jnp.zeros((v, pages if config.retention == "mean" else 0, size), jnp.float32),
         bounds=nowhere[..., :3],
         views=nowhere,
         used=jnp.zeros((v, pages), jnp.int32),
@@ -120,7 +120,7 @@ def empty(config: MemoryConfig) -> LatentMemory:
         fresh=jnp.ones((v,), jnp.int32),
         filled=jnp.zeros((v,), jnp.int32),
         refused=jnp.zeros((v,), jnp.int32),
-        directory=jnp.zeros((v, _buckets(config), BUCKET_SLOTS), jnp.uint32),
+        directory=jnp.zeros((v, _buckets(config) // LINE, LINE * BUCKET_SLOTS), jnp.uint32),
         boundaries=jnp.full((v - 1, 2), jnp.iinfo(jnp.uint32).max, jnp.uint32),
         next_order=jnp.zeros((), jnp.int32),
         latest=jnp.full((), jnp.iinfo(jnp.int32).min, jnp.int32),
@@ -129,7 +129,8 @@ def empty(config: MemoryConfig) -> LatentMemory:
 
 def _buckets(config: MemoryConfig) -> int:
     """Return the buckets of a partition's directory: a power of two, or none."""
-    return 1 << (-(-config.rows // _BUCKET_LOAD) - 1).bit_length() if config.merges else 0
+    needed = max(LINE, -(-config.rows // _BUCKET_LOAD))
+    return 1 << (needed - 1).bit_length() if config.merges else 0
 
 
 def page_table(memory: LatentMemory) -> Pages:

@@ -10,6 +10,7 @@ Read next: `read.py`.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,11 @@ from mirage_jax.memory.state import LatentMemory
 
 
 def unseen(
-    memory: LatentMemory, depth: Float[jax.Array, "t h w"], camera: Camera, config: MemoryConfig
+    memory: LatentMemory,
+    depth: Float[jax.Array, "t h w"],
+    camera: Camera,
+    config: MemoryConfig,
+    read_one: Any = read,
 ) -> Bool[jax.Array, "t h w"]:
     """Return True for the cells that the memory does not show yet.
 
@@ -35,9 +40,10 @@ def unseen(
         depth: z-depth of the cells that might be written, scene units.
         camera: t cameras with intrinsics of the h x w latent grid.
         config: Conventions of the read.
+        read_one: How to read, see `write.Access`.
     """
     config = dataclasses.replace(config, close_holes=False)
-    found = read(memory, camera, (depth.shape[-2], depth.shape[-1]), config)
+    found = read_one(memory, camera, (depth.shape[-2], depth.shape[-1]), config)
     near, far = depth_extent(depth) if config.seen_by == "extent" else (depth, depth)
     seen = found.depth >= near * (1 - config.shell)
     seen &= found.depth <= far * (1 + config.shell)

@@ -9,6 +9,7 @@ frame.
 Read next: `read.py`.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from mirage_jax.geometry.depth import edge_validity
 from mirage_jax.geometry.projection import unproject
 from mirage_jax.memory import directory, evict, merge, place, put
 from mirage_jax.memory.merge import Rows
+from mirage_jax.memory.read import MemoryRead, read
 from mirage_jax.memory.state import FEW_PAGES, LatentMemory, MemoryConfig, check_memory
 from mirage_jax.memory.unseen import unseen
 
@@ -41,6 +43,13 @@ class WriteReport(NamedTuple):
     merged: Int32[jax.Array, "*batch"]
     dropped: Int32[jax.Array, "*batch"]
     evicted: Int32[jax.Array, "*batch"]
+
+
+class Access(NamedTuple):
+    """How frames reach a memory: `write` and `read.read`, or those of one device's share of it."""
+
+    write: Callable[[LatentMemory, Rows, MemoryConfig], tuple[LatentMemory, WriteReport]]
+    read: Callable[[LatentMemory, Camera, tuple[int, int], MemoryConfig], MemoryRead]
 
 
 def unproject_rows(
@@ -184,7 +193,7 @@ def store(
     slot = part * config.rows + row
     memory = put.put_rows(memory, blended, slot, stored, order, few)
     if decision.entry is not None:
-        table = directory.enter(memory.directory, part, decision.entry, row, admitted)
+        table = directory.enter(memory.directory, decision.entry, row, admitted)
         memory = memory._replace(directory=table)
     report = WriteReport(
         written=_count(stored),
@@ -193,7 +202,6 @@ def store(
         evicted=jnp.sum(filled) + _count(admitted) - jnp.sum(allotment.filled),
     )
     return memory._replace(
-        used=allotment.used,
         tail=allotment.tail,
         fresh=allotment.fresh,
         filled=allotment.filled,
@@ -212,6 +220,7 @@ def write_frames(
     camera: Camera,
     config: MemoryConfig,
     time: Int[jax.Array, "*t"] | int,
+    access: Access | None = None,
 ) -> tuple[LatentMemory, WriteReport]:
     """Unproject and write latent frames one after the other, obeying `config.write_where`.
 
@@ -226,6 +235,7 @@ def write_frames(
         camera: t cameras with intrinsics of the h x w latent grid.
         config: Conventions, retention and `write_where`.
         time: Stamp of each frame, or one for all.
+        access: How to write and read; None takes the memory as a whole.
 
     Returns:
         The new memory and the report over all frames.
@@ -233,18 +243,19 @@ def write_frames(
     Raises:
         ValueError: If the shapes do not belong together or do not fit the config.
     """
+    access = access or Access(write, read)
     if config.write_where == "all":
         rows = unproject_rows(latents, depth, keep, camera, config, time)
-        return write(memory, rows, config)
+        return access.write(memory, rows, config)
     _check_frames(latents, depth, keep, camera, config)
     times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), depth.shape[:1])
 
     def one_frame(memory: LatentMemory, frame: Any) -> tuple[LatentMemory, WriteReport]:
         latents, depth, keep, camera, time = frame
         rows = unproject_rows(latents, depth, keep, camera, config, time)
-        fresh = unseen(memory, depth, camera, config).reshape(-1)
+        fresh = unseen(memory, depth, camera, config, access.read).reshape(-1)
         held_back = _count(rows.keep & ~fresh)
-        memory, report = write(memory, rows._replace(keep=rows.keep & fresh), config)
+        memory, report = access.write(memory, rows._replace(keep=rows.keep & fresh), config)
         return memory, report._replace(merged=report.merged + held_back)
 
     frames = jax.tree.map(lambda leaf: leaf[:, None], (latents, depth, keep, camera, times))

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -24,7 +25,7 @@ from mirage_jax import config as config_lib
 from mirage_jax.atomic import replacing
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory.read import MemoryRead
-from mirage_jax.memory.state import LatentMemory
+from mirage_jax.memory.state import BUCKET_SLOTS, LINE, LatentMemory
 from mirage_jax.rollout.chunk import Prompt, Start
 from mirage_jax.rollout.depths import PathDepth
 from mirage_jax.rollout.loop import RolloutConfig, RolloutState
@@ -114,13 +115,24 @@ def load_state(path: Path, mark: str) -> RolloutState:
         )
     leaves = {name: jnp.asarray(arrays[f"memory.{name}"]) for name in LatentMemory._fields}
     leaves["tokens"] = leaves["tokens"].astype(header[_TOKENS])
-    if leaves["origin"].shape != leaves["positions"].shape:
-        # Written before the origins of a page were x, y and z apart.
-        by_row = leaves["origin"].reshape(*leaves["order"].shape, 3)
-        leaves["origin"] = jnp.swapaxes(by_row, -1, -2)
+    leaves = _in_pages(leaves)
     kept = None
     if _READ_TOKENS in header:
         kept = MemoryRead(**{name: jnp.asarray(arrays[f"kept.{name}"]) for name in _READ_FIELDS})
         kept = kept._replace(tokens=kept.tokens.astype(header[_READ_TOKENS]))
     memory, chunk = LatentMemory(**leaves), int(header["next_chunk"])
     return RolloutState(memory, arrays["latents"], chunk, kept)
+
+
+def _in_pages(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Return tables that were written row by row, or by bucket, as they lie in pages and lines."""
+    pages, rows = leaves["order"].shape, leaves["origin"]
+    if rows.shape != leaves["positions"].shape:
+        rows = rows.reshape(*pages, 3).swapaxes(-1, -2)
+    flat = {name: leaves[name].reshape(pages) for name in ("depth", "time")}
+    weight = leaves["weight"]
+    weight = weight.reshape(pages if weight.size else (*pages[:-2], 0, pages[-1]))
+    lines = leaves["directory"]
+    if lines.shape[-1] == BUCKET_SLOTS and lines.shape[-2] % LINE == 0:
+        lines = lines.reshape(*lines.shape[:-2], -1, LINE * BUCKET_SLOTS)
+    return leaves | flat | {"origin": rows, "weight": weight, "directory": lines}

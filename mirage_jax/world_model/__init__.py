@@ -12,8 +12,8 @@ are ordered target first, preceding after, as the denoiser wants them; reference
 memory is not read for, come before both. Parameters are a plain dict with the keys "codec",
 "denoiser" and, where there is one, "depth_head" and "learned_read". Latents are the codec's
 normalised ones.
-Read next: `parts.py`, `look.py`, `denoise.py`, `remember.py`; `mirage_jax/rollout/chunk.py` (one
-chunk of a rollout), `mirage_jax/train/objective.py` (its loss).
+Read next: `parts.py`, `look.py`, `denoise.py`, `remember.py`, `shares.py` (memories over devices);
+`mirage_jax/rollout/chunk.py` (one chunk of a rollout), `mirage_jax/train/objective.py` (its loss).
 """
 
 from mirage_jax.world_model.denoise import (

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mirage_jax.distributed.constrain import on_own_part
 from mirage_jax.geometry import camera as camera_lib
 from mirage_jax.geometry import projection
 from mirage_jax.memory import features as feature_lib
@@ -20,6 +19,7 @@ from mirage_jax.models import condition as condition_lib
 from mirage_jax.models import functional, patch_read
 from mirage_jax.models.learned_read import exactness
 from mirage_jax.world_model.parts import FAR, Params, WorldConfigLike
+from mirage_jax.world_model.shares import on_own_share
 
 
 class Observation(NamedTuple):
@@ -69,8 +69,12 @@ def observe(
     """
     count = cameras.cam_to_world.shape[1] - (0 if kept is None else kept.depth.shape[1])
     shown = jax.tree.map(lambda leaf: leaf[:, :count], cameras)
-    read_all = jax.vmap(lambda m, c: read.read(m, c, grid_hw, config.memory))
-    found = on_own_part(read_all, "batch")(memory, shown)
+    read_all = on_own_share(
+        lambda access, m, c: access.read(m, c, grid_hw, config.memory),
+        config.memory,
+        gives_memory=False,
+    )
+    found = read_all(memory, shown)
     if kept is not None:
         found = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), found, kept)
     base = filled = found.tokens

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mirage_jax.distributed.constrain import on_own_part
 from mirage_jax.geometry import camera as camera_lib
 from mirage_jax.geometry import depth as depth_lib
 from mirage_jax.memory import state, write
 from mirage_jax.world_model.parts import WorldConfigLike
+from mirage_jax.world_model.shares import on_own_share
 
 # Share of a cell's pixels that must be static for its token to be remembered.
 _KEPT_SHARE = 0.75
@@ -96,8 +96,10 @@ def remember(
     """
     times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), depth.shape[:2])
 
-    def one(memory, latents, depth, keep, cameras, times):
-        return write.write_frames(memory, latents, depth, keep, cameras, config.memory, times)
+    def one(access, memory, latents, depth, keep, cameras, times):
+        return write.write_frames(
+            memory, latents, depth, keep, cameras, config.memory, times, access
+        )
 
-    write_all = on_own_part(jax.vmap(one), "batch")
+    write_all = on_own_share(one, config.memory, gives_memory=True)
     return write_all(memory, latents, depth, keep, cameras, times)

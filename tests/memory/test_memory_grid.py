@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory.slow_memory import by_age, make_rows, random_cameras, slow_read
 
-from mirage_jax.memory import put, read, state, write
+from mirage_jax.memory import directory, put, read, state, take, write
 from mirage_jax.memory.rows import rebalance, row_numbers, rows_in_order
 
 HW, LENGTH, SIZE = (6, 8), 64, 0.5
@@ -252,14 +252,24 @@ def test_row_numbers_are_those_of_a_read():
     assert set(seen.tolist()) <= set(row_numbers(memory).tolist())
 
 
-def test_writing_page_by_page_equals_scattering_rows(monkeypatch):
-    config = dataclasses.replace(RULES, retention="mean", partitions=2)
+@pytest.mark.parametrize(
+    "rules",
+    [{"retention": "mean"}, {"retention": "newest", "when_full": "oldest", "capacity": 144}],
+    ids=["mean", "oldest pages given up"],
+)
+def test_writing_page_by_page_equals_scattering_rows(monkeypatch, rules):
+    config = dataclasses.replace(RULES, partitions=2, **rules)
     rng = np.random.default_rng(7)
     draws = [draw_rows(rng) for _ in range(3)]
     scattered = paged = state.empty(config)
+    evicted = 0
     for rows in draws:
-        scattered, _ = fast_write(scattered, rows, config)
-    monkeypatch.setattr(put, "current_platform", lambda: "tpu")
+        scattered, report = fast_write(scattered, rows, config)
+        evicted += int(report.evicted)
+    assert (evicted > 0) == (config.when_full == "oldest")
+    # What accelerators do: pages, buckets of the directory and planes instead of single slots.
+    for module in (put, directory, take):
+        monkeypatch.setattr(module, "current_platform", lambda: "tpu")
     by_page = jax.jit(lambda memory, rows: write.write(memory, rows, config)[0])
     for rows in draws:
         paged = by_page(paged, rows)

@@ -67,8 +67,22 @@ def test_traffic_of_64_chips_does_not_depend_on_what_is_stored(plans):
 
 @needs_libtpu
 def test_kernels_hold_less_than_a_megabyte_of_vector_memory_whatever_is_stored(plans):
-    for name, kernels in (("write", {"put_rows"}), ("read", {"walk_pages", "gather_rows"})):
+    for name, kernels in (
+        ("write", {"put_rows", "gather_rows"}),
+        ("read", {"walk_pages", "gather_rows"}),
+    ):
         sizes = [plan.programs[name].kernels for plan in plans]
         assert sizes[0] == sizes[1]
         assert set(sizes[0]) == kernels
         assert all(0 < size < 2**20 for size in sizes[0].values())
+
+
+@needs_libtpu
+def test_nothing_is_scattered_and_no_stored_rows_are_sorted_or_copied(plans):
+    small, large = plans
+    for name in ("write", "read"):
+        assert large.programs[name].scatters == []
+        assert large.programs[name].beyond(2 * large.work.new_rows) == []
+        # Work lists have an entry a page; everything else is that of the new rows or of the views.
+        grown = large.programs[name].temporary - small.programs[name].temporary
+        assert grown < 0.1 * (sum(large.tables.values()) - sum(small.tables.values()))
