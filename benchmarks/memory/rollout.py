@@ -98,10 +98,8 @@ def measure(names: tuple[str, ...], views: int, quick: bool = False) -> dict[str
     for name in names:
         config = policies()[name]
         memory, usage = remember(walk, config)
-        shown = coverage(memory, held_out, config)
+        shown, closed = coverage(memory, held_out, config)
         result[name] = _figures(usage, shown, rgb["bytes"])
-        closing = dataclasses.replace(config, close_holes=True)
-        closed = coverage(memory, held_out, closing)
         result[name]["coverage_holes_closed"] = round(closed, 4)
         if between is not None:
             result[name]["revisit_growth_between"] = _growth(remember(between, config)[1])
@@ -180,13 +178,17 @@ def remember(walk: Frames, config: MemoryConfig) -> tuple[LatentMemory, Usage]:
     return memory, Usage(rows, size)
 
 
-def coverage(memory: LatentMemory, views: Views, config: MemoryConfig) -> float:
-    """Return the share of still cells that show a row at the right depth."""
-    depth = np.zeros_like(views.least)
+def coverage(memory: LatentMemory, views: Views, config: MemoryConfig) -> tuple[float, float]:
+    """Return the share of still cells that show a row at the right depth, and with holes closed."""
+    closing = dataclasses.replace(config, close_holes=True)
+    depth, closed = np.zeros_like(views.least), np.zeros_like(views.least)
     for i in range(len(depth)):
         camera = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], views.camera)
-        depth[i] = read_jit(memory, camera, scenes.GRID_HW, config).depth[0]
-    return share_right(depth, views)
+        found = read_jit(memory, camera, scenes.GRID_HW, closing)
+        closed[i] = found.depth[0]
+        # Closed cells have no row.
+        depth[i] = np.where(found.index[0] >= 0, closed[i], 0.0)
+    return share_right(depth, views), share_right(closed, views)
 
 
 def rgb_coverage(walk: Frames, views: Views) -> float:
