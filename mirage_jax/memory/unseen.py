@@ -10,6 +10,7 @@ Read next: `read.py`.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -57,7 +58,8 @@ def depth_extent(
 
     The least is that of the nearest of the 3 x 3 cells around: foreground that the frame itself
     shows next door. The greatest is reached half way to the farthest of them. On a plane *inverse*
-    depth is linear in the cell, so half way is the harmonic mean. Unknown cells do not count.
+    depth is linear in the cell, so half way is the harmonic mean. Unknown cells do not count. Cells
+    at the border of the grid have no neighbours outside: there the slope goes on for half a cell.
 
     Args:
         depth: z-depth of the cells, scene units.
@@ -77,5 +79,23 @@ def depth_extent(
             values = jax.lax.reduce_window(values, jnp.inf, jax.lax.min, window, ones, "SAME")
         return values
 
-    far = 2 / (inverse + least_of_nine(inverse))
-    return jnp.where(known, least_of_nine(depth), jnp.inf), jnp.where(known, far, 0.0)
+    near, far = least_of_nine(depth), 2 / (inverse + least_of_nine(inverse))
+    for axis in (-2, -1):
+        outer = inverse + (inverse - _inward(inverse, known, axis)) / 2
+        near = jnp.minimum(near, 1 / jnp.maximum(outer, inverse))
+        # No farther than twice as far: towards a horizon there is no end.
+        far = jnp.maximum(far, 1 / jnp.clip(outer, inverse / 2, inverse))
+    return jnp.where(known, near, jnp.inf), jnp.where(known, far, 0.0)
+
+
+def _inward(values: jax.Array, known: jax.Array, axis: int) -> jax.Array:
+    """Return what lies one cell inward of the border's cells, and all other values as they are."""
+    if values.shape[axis] < 2:
+        return values
+    take = partial(jax.lax.slice_in_dim, axis=values.ndim + axis)
+
+    def moved(table: jax.Array) -> jax.Array:
+        parts = [take(table, 1, 2), take(table, 1, -1), take(table, -2, -1)]
+        return jnp.concatenate(parts, axis=axis)
+
+    return jnp.where(moved(known), moved(values), values)

@@ -159,6 +159,18 @@ def slow_unseen(found, visible, depth, shell):
         around = np.float64(depth[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2])
         around = around[np.isfinite(around) & (around > 0)]
         middles = 2 / (1 / np.float64(depth[i, j]) + 1 / around)
-        low, high = around.min() * (1 - shell), middles.max() * (1 + shell)
+        low, high = [around.min()], [middles.max()]
+        height, width = depth.shape
+        for place, size, inner in (
+            (i, height, (1 if i == 0 else -2, j)),
+            (j, width, (i, 1 if j == 0 else -2)),
+        ):
+            if place in (0, size - 1) and np.isfinite(depth[inner]) and depth[inner] > 0:
+                # Half a cell further out, where the slope goes on; no farther than twice as far.
+                outer = 1.5 / np.float64(depth[i, j]) - 0.5 / np.float64(depth[inner])
+                outer = max(outer, 0.5 / np.float64(depth[i, j]))
+                low.append(1 / outer)
+                high.append(1 / outer)
+        low, high = min(low) * (1 - shell), max(high) * (1 + shell)
         fresh[i, j] = not low <= found[i, j] <= high
     return fresh

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 from memory.slow_memory import make_camera, random_cameras, room_depth, slow_unseen
 
 from mirage_jax.memory import read, state, write
@@ -59,3 +60,21 @@ def test_something_new_in_front_of_or_behind_what_is_known_is_unseen():
         assert fast_unseen(memory, depth * np.float32(factor), camera, CONFIG).mean() > 0.3
     wide = dataclasses.replace(CONFIG, shell=1.5)
     assert not fast_unseen(memory, depth * np.float32(0.8), camera, wide).any()
+
+
+@pytest.mark.parametrize(("select", "most"), [("nearest", 0.05), ("best_view", 0.02)])
+def test_walking_the_same_round_again_adds_next_to_nothing(select, most):
+    # Large cells on floors at a slant: by the depth at the centre most of the round is written
+    # again. The bounds are the aim for revisits, and less where older rows may pass the surface.
+    around = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    places = [(1.5 * np.sin(a), 0.3 * np.sin(2 * a), np.sin(a + 1) - 1, 0) for a in around]
+    camera = make_camera(places, HW)
+    depth = post_depth(camera)
+    config = dataclasses.replace(CONFIG, capacity=4000, select=select)
+    latents = np.zeros((*depth.shape, 3), np.float32)
+    memory, counts = state.empty(config), []
+    for _ in range(2):
+        memory, _ = write_frames(memory, latents, depth, depth > 0, camera, config, 0)
+        counts.append(int(memory.count))
+    assert counts[0] > 500
+    assert counts[1] <= (1 + most) * counts[0]
