@@ -121,10 +121,14 @@ def _group(line: str, devices: int) -> int:
 def _bytes(kind: str, shape: str, started: bool, group: int) -> tuple[float, float]:
     """Return the bytes of the result and those that a device sends."""
     size = float(sum(_shape_bytes(*match) for match in _SHAPE.findall(shape)))
-    if started and kind == "all-gather":  # (operands, results)
-        size *= group / (group + 1)
-    if started and kind == "collective-permute":
-        size /= 2
+    if started:  # (operands, results), but for all-reduces
+        size *= {
+            "all-gather": group / (group + 1),
+            "all-reduce": 1.0,
+            "reduce-scatter": 1 / (group + 1),
+            "all-to-all": 1 / 2,
+            "collective-permute": 1 / 2,
+        }[kind]
     share = (group - 1) / group
     sent = {
         "all-gather": size * share,

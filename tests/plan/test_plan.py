@@ -33,6 +33,7 @@ PROGRAM = """HloModule jit_f
   %s = (bf16[2,128]{1,0}, bf16[8,128]{1,0}) all-gather-start(%y), replica_groups={{0,1,2,3}}
   %m = f32[6]{0} reduce-scatter(%z), replica_groups=mesh['data'=2,'fsdp'=32] {'fsdp':(1)4}
   %d = bf16[8,128]{1,0} all-gather-done(%s)
+  %p = ((bf16[12,8]{1,0}), (bf16[3,8]{1,0})) reduce-scatter-start(%y), replica_groups={{0,1,2,3}}
 }
 
 %condition (p: (s32[], f32[8,4])) -> pred[] {
@@ -57,7 +58,7 @@ def test_collectives_in_a_loop_count_as_often_as_it_runs(loop):
     assert gather.sent == gather.bytes * 3 / 4
     assert found["all-reduce"].sent == 2 * 16 * 4 * 63 / 64
     assert found["all-to-all"].sent == 32 / 2
-    assert found["reduce-scatter"].sent == 30 * 6 * 4 * 3
+    assert found["reduce-scatter"].sent == 30 * (6 * 4 + 3 * 8 * 2) * 3
     assert set(found) == {"all-gather", "all-reduce", "all-to-all", "reduce-scatter"}
 
 
