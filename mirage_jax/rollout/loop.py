@@ -30,6 +30,7 @@ from mirage_jax.memory.read import MemoryRead
 from mirage_jax.memory.state import LatentMemory
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.rollout.checks import check_given, check_start
+from mirage_jax.rollout.balance import make_room
 from mirage_jax.rollout.chunk import Prompt, Providers, References, Shown, Start, chunk_steps
 from mirage_jax.rollout.plan import PlannedChunk, made_frames, plan_chunks
 from mirage_jax.rollout.references import choose_references, sample_with_references
@@ -234,6 +235,7 @@ def _run_chunk(walk: _Walk, chunk: PlannedChunk, state: RolloutState) -> ChunkRe
         order = np.arange(targets)
         wanted = (order >= begin) & (order < chunk.latent_frames)
         keep = keep & wanted[None, :, None, None]
+        memory = make_room(memory, spec.memory, int(wanted.sum()) * depth[0, 0].size)
         memory, _ = steps.remember(memory, latents, depth, keep, target_cameras, target[None])
     clock.lap("write", memory)
     return ChunkResult(
