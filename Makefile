@@ -6,7 +6,7 @@ WORKERS ?= 2
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test parity drill lint format
+.PHONY: help env demo test parity drill lint format notebooks
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -28,6 +28,10 @@ parity: ## compare with Diffusers and Transformers at random small sizes (needs 
 
 drill: env ## kill, stop and damage trainings of two processes, and compare how they end (minutes)
 	$(VENV)/bin/python -m tests.drill
+
+notebooks: ## run the notebooks, a few minutes
+	@launch/make_env.sh notebooks
+	cd notebooks && JAX_PLATFORMS=cpu $(abspath $(VENV))/bin/jupyter execute --inplace *.ipynb
 
 lint: env ## check style, formatting and types
 	$(VENV)/bin/python -m ruff check .

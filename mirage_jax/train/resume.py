@@ -18,6 +18,9 @@ from mirage_jax.distributed import processes
 from mirage_jax.train.checkpoint import Checkpoints, read
 from mirage_jax.train.state import TrainState
 
+# Settings of a denoiser that change no parameter's shape or meaning.
+_HOW = ("remat", "attention", "products", "unroll")
+
 
 def saved_state(checkpoints: Checkpoints, resume: str, like: TrainState) -> TrainState | None:
     """Return the state that a run goes on from, or None to begin at step 0.
@@ -74,15 +77,16 @@ def check_config(path: Path, model: dict[str, Any], settings: dict[str, Any]) ->
 
     Args:
         path: JSON file beside the checkpoints.
-        model: what shapes the parameters; must equal the stored one.
+        model: what shapes the parameters; must equal the stored one, but for how products are
+            made and what the backward pass keeps.
         settings: everything else (kept for the reader; may change between runs).
 
     Raises:
         ValueError: naming the keys of `model` that differ.
     """
     if path.exists():
-        stored = json.loads(path.read_text())["model"]
-        current = json.loads(json.dumps(model))
+        stored = _what_it_is(json.loads(path.read_text())["model"])
+        current = _what_it_is(json.loads(json.dumps(model)))
         differing = sorted(
             k for k in stored.keys() | current.keys() if stored.get(k) != current.get(k)
         )
@@ -96,3 +100,12 @@ def check_config(path: Path, model: dict[str, Any], settings: dict[str, Any]) ->
     if processes.is_first():
         text = json.dumps({"model": model, "settings": settings}, indent=1, default=str)
         write_text(path, text)
+
+
+def _what_it_is(model: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a model's settings those that say how it is computed."""
+    return {
+        name: {k: v for k, v in part.items() if k not in _HOW} if isinstance(part, dict) else part
+        for name, part in model.items()
+        if name not in _HOW
+    }

@@ -100,3 +100,13 @@ def test_a_workdir_of_another_model_is_refused_by_naming_what_differs(uninterrup
     path = uninterrupted[1] / "codec" / "config.json"
     with pytest.raises(ValueError, match="latent_channels: 6 -> 7"):
         check_config(path, {"latent_channels": 7}, {})
+
+
+def test_how_a_model_is_computed_may_change_between_runs(tmp_path):
+    path = tmp_path / "config.json"
+    model = {"denoiser": {"width": 32, "remat": "none"}, "fixed": "ab"}
+    check_config(path, model, {})
+    changed = {"denoiser": {"width": 32, "remat": "full", "products": "int8"}, "fixed": "ab"}
+    check_config(path, changed, {})
+    with pytest.raises(ValueError, match="denoiser"):
+        check_config(path, {"denoiser": {"width": 64, "remat": "full"}, "fixed": "ab"}, {})
