@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+from mirage_jax.distributed.constrain import constrain
+
 # Offsets (cells), log scales and angles (radians) well below this leave a token as it is.
 _EXACT_WITHIN = 0.1
 
@@ -87,10 +89,19 @@ class LearnedRead(nnx.Module):
         Returns:
           Expected tokens at the target camera, in every cell.
         """
-        x = self.embed(jnp.concatenate([tokens, start, features], axis=-1))
+        x = self.embed(_rows_only(jnp.concatenate([tokens, start, features], axis=-1)))
         for block in self.blocks:
-            x = block(x)
-        return start + (1.0 - exactness(features))[..., None] * self.head(x)
+            x = block(_rows_only(x))
+        return start + (1.0 - exactness(features))[..., None] * self.head(_rows_only(x))
+
+
+def _rows_only(x: Float[jax.Array, "*n h w d"]) -> Float[jax.Array, "*n h w d"]:
+    """Divide the rows of a batch among devices and leave each its whole grids.
+
+    Left to itself XLA divides the lines of a grid as the denoiser divides its tokens, and then
+    counts the gradients of the kernels twice (seen on CPUs).
+    """
+    return constrain(x, "batch", *(None for _ in x.shape[1:])) if x.ndim > 4 else x
 
 
 def exactness(features: Float[jax.Array, "*n h w g"]) -> Float[jax.Array, "*n h w"]:
