@@ -46,7 +46,7 @@ VALUES = {
     "data": {"source": "procedural", "height": 32, "width": 32},
     "codec": {"latent_channels": 8, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1},
     "depth_head": None,
-    "learned_read": None,
+    "learned_read": {"latent_channels": 8, "width": 8, "blocks": 1},
     "denoiser": {
         "latent_channels": 8,
         "out_channels": 8,
@@ -119,7 +119,7 @@ def start(stage, sizes):
 def run(stage, sizes):
     """Return the last state, and the losses and facts about where things lay."""
     mesh, placement, state, fixed, step = start(stage, sizes)
-    feed, losses = loop._placed(stage, placement), []
+    feed, losses, norms = loop._placed(stage, placement), [], []
     before = jax.tree.map(lambda leaf: leaf.sharding, state)
     with jax.set_mesh(mesh):
         # Compiled ahead, the step refuses a state that lies elsewhere than the first one did.
@@ -127,9 +127,11 @@ def run(stage, sizes):
         for index in range(STEPS):
             state, metrics = compiled(state, fixed, feed(index))
             losses.append(float(metrics["loss"]))
+            norms.append(float(metrics["grad_norm"]))
     kernel = state.params["denoiser"]["blocks"]["ffn"]["up"]["kernel"]
     facts = {
         "losses": losses,
+        "norms": norms,
         "kept": before == jax.tree.map(lambda leaf: leaf.sharding, state),
         "share": kernel.addressable_shards[0].data.size / kernel.size,
         "collectives": collectives(compiled.as_text()),

@@ -74,6 +74,12 @@ def test_twenty_losses_are_those_of_one_device(outcome, mesh):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
+def test_gradients_are_as_long_as_on_one_device(outcome, mesh):
+    # Adam hides a gradient that is twice what it should be; its length tells.
+    np.testing.assert_allclose(outcome[mesh]["norms"], outcome["one"]["norms"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
 def test_parameters_have_gone_the_way_they_go_on_one_device(outcome, mesh):
     # Adam turns rounding of gradients near zero into steps, hence not closer than this.
     assert outcome[mesh]["apart"] < 1e-4

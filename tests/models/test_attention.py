@@ -27,7 +27,9 @@ def test_blocks_equal_the_library_in_value_and_gradient(n, m, monkeypatch):
 
     expected = loss(jax.nn.dot_product_attention)(q, k, v)
     got = loss(attention.blockwise_attention)(q, k, v)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
+    # Sharp softmaxes round: errors are measured by the largest entry, whatever the processor.
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5 * float(jnp.abs(b).max()))
 
 
 def test_the_table_of_scores_is_never_held(monkeypatch):
