@@ -29,8 +29,8 @@ from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory.read import MemoryRead
 from mirage_jax.memory.state import LatentMemory
 from mirage_jax.models.config import ChunkConfig
-from mirage_jax.rollout.checks import check_given, check_start
 from mirage_jax.rollout.balance import make_room
+from mirage_jax.rollout.checks import check_given, check_start
 from mirage_jax.rollout.chunk import Prompt, Providers, References, Shown, Start, chunk_steps
 from mirage_jax.rollout.plan import PlannedChunk, made_frames, plan_chunks
 from mirage_jax.rollout.references import choose_references, sample_with_references
