@@ -1,4 +1,4 @@
-"""What the launchers for clusters share: the command after `--`, dry runs, tools that are missing.
+"""What the launchers share: the command after `--`, dry runs, tools that are missing.
 
 They run the same `mirage train` that runs on a laptop, and start it again on the exit code that
 says it was saved because the machines are wanted back (`mirage_jax/distributed/exit_codes.py`).
@@ -18,23 +18,28 @@ from mirage_jax.distributed.exit_codes import PREEMPTED
 __all__ = ["PREEMPTED", "Shell", "parse"]
 
 
-def parse(about: str, add_options: Callable[[argparse.ArgumentParser], None]) -> argparse.Namespace:
+def parse(
+    about: str, add_options: Callable[[argparse.ArgumentParser], None], *, restarts: int = 100
+) -> argparse.Namespace:
     """Read the options before `--`, and what is to be run after it as `command`.
 
     Args:
         about: the script's docstring.
         add_options: adds the script's own options.
+        restarts: most restarts after preemption, where the user does not say.
     """
     arguments = sys.argv[1:]
     where = arguments.index("--") if "--" in arguments else len(arguments)
     parser = argparse.ArgumentParser(
-        usage="%(prog)s [OPTIONS] -- mirage train ...",
         description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser)
-    parser.add_argument("--restarts", type=int, default=100, help="most restarts after preemption")
+    parser.add_argument(
+        "--restarts", type=int, default=restarts, help=f"most after preemption; default {restarts}"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be executed")
+    parser.usage = parser.format_usage().removeprefix("usage: ").strip() + " -- COMMAND ..."
     options = parser.parse_args(arguments[:where])
     options.command = arguments[where + 1 :]
     if not options.command:

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 
-from mirage_jax.distributed.exit_codes import PREEMPTED
+from command import PREEMPTED, parse
 
 # Seconds that the others get to end by themselves when one was asked to stop.
 _GRACE = 60.0
@@ -32,9 +32,9 @@ _GRACE = 60.0
 _NOISE = "[Gloo] Rank "
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Run the command and return its exit code."""
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    options = parse(__doc__ or "", _add_options, restarts=0)
     for attempt in range(options.restarts + 1):
         plan = _environments(options)
         if options.dry_run:
@@ -49,25 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     return PREEMPTED
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    where = arguments.index("--") if "--" in arguments else len(arguments)
-    own, command = arguments[:where], arguments[where + 1 :]
-    parser = argparse.ArgumentParser(
-        prog="launch/local.py",
-        usage="%(prog)s N [--devices-per-process K] [--restarts R] [--dry-run] -- COMMAND ...",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("count", type=_positive, metavar="N", help="number of processes")
     parser.add_argument("--devices-per-process", type=_positive, metavar="K", help="CPU devices")
-    parser.add_argument("--restarts", type=int, default=0, metavar="R", help="after exit code 75")
     parser.add_argument("--port", type=int, default=0, help="of the coordinator; default: any free")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be executed")
-    options = parser.parse_args(own)
-    if not command:
-        parser.error("got no command, expected one after --, as in: 2 -- mirage train --config ...")
-    options.command = command
-    return options
 
 
 def _positive(text: str) -> int:

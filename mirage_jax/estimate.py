@@ -76,12 +76,12 @@ class Estimate:
             f"in a sequence{text}, batch {self.batch}",
             "parameters: " + ", ".join(f"{n} {c:,}" for n, c in self.parameters.items()),
         ]
-        lines += [f"  {_gib(size):>10}  {name}" for name, size in self.bytes.items() if size]
+        lines += [f"  {size_text(size):>10}  {name}" for name, size in self.bytes.items() if size]
         verdict = ""
         if device_bytes is not None:
             fits = "fits" if self.total <= device_bytes else "does NOT fit"
-            verdict = f", {fits} the device's {_gib(device_bytes)}"
-        return "\n".join([*lines, f"  {_gib(self.total):>10}  together{verdict}"])
+            verdict = f", {fits} the device's {size_text(device_bytes)}"
+        return "\n".join([*lines, f"  {size_text(self.total):>10}  together{verdict}"])
 
 
 def estimate_generation(world: Sized, *, batch: int = 1, references: int | None = None) -> Estimate:
@@ -260,5 +260,6 @@ def _tree_bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _gib(size: float) -> str:
+def size_text(size: float) -> str:
+    """Return bytes as GiB, or as MiB below one."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

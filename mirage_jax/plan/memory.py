@@ -25,10 +25,13 @@ from jax.sharding import PartitionSpec as P
 
 from mirage_jax.distributed.collectives import Traffic, read_collectives
 from mirage_jax.distributed.targets import Target
+from mirage_jax.estimate import size_text
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory import sharded, state
 from mirage_jax.memory.config import MOST_PARTITION_ROWS
 from mirage_jax.memory.merge import Rows
+from mirage_jax.plan.steps import bytes_beside_arguments
+from mirage_jax.train.placement import placed_like
 
 _AXIS = "memory"
 _OPERATION = re.compile(
@@ -145,27 +148,27 @@ class MemoryPlan:
             f"{self.config.channels}) on {self.target.name}: {rows // self.target.devices} rows a "
             "device",
         ]
-        lines += [f"  {_size(size):>10}  {name}" for name, size in self.tables.items() if size]
+        lines += [f"  {size_text(size):>10}  {name}" for name, size in self.tables.items() if size]
         for name, program in self.programs.items():
             lines += self._program_lines(name, program)
         verdict = "fits" if self.fits else "does NOT fit"
-        has = _size(self.target.chip.memory)
-        lines.append(f"  {_size(self.bytes_per_device):>10}  a device, {verdict} its {has}")
+        has = size_text(self.target.chip.memory)
+        lines.append(f"  {size_text(self.bytes_per_device):>10}  a device, {verdict} its {has}")
         return "\n".join(lines)
 
     def _program_lines(self, name: str, program: Program) -> list[str]:
         amount = f"{self.work.new_rows} rows" if name == "write" else f"{self.work.views} views"
         lines = [
             f"  {name} of {amount}, compiled in {program.seconds:.0f} s: "
-            f"{_size(program.temporary)} beside {_size(program.held)} of arguments"
+            f"{size_text(program.temporary)} beside {size_text(program.held)} of arguments"
         ]
         for kind, traffic in program.collectives.items():
             lines.append(
-                f"    {_size(traffic.sent):>10}  sent by {traffic.count} {kind} of "
-                f"{_size(traffic.bytes)}"
+                f"    {size_text(traffic.sent):>10}  sent by {traffic.count} {kind} of "
+                f"{size_text(traffic.bytes)}"
             )
         for kernel, size in program.kernels.items():
-            lines.append(f"    {_size(size):>10}  of vector memory in kernel {kernel}")
+            lines.append(f"    {size_text(size):>10}  of vector memory in kernel {kernel}")
         for what, shapes in (("scattered into", program.scatters), ("sorted", program.sorts)):
             lines.append(f"    {what}: {', '.join(shapes) or 'nothing'}")
         return lines
@@ -214,7 +217,7 @@ def compile_memory(
     mesh = Mesh(mesh_utils.create_device_mesh((len(devices),), devices=list(devices)), (_AXIS,))
     placement = sharded.Placement(mesh, (_AXIS,))
     memory = jax.eval_shape(lambda: state.empty(config))
-    memory = jax.tree.map(_placed, memory, placement.shardings())
+    memory = placed_like(memory, placement.shardings())
     write = functools.partial(sharded.write, config=config, placement=placement)
     read = functools.partial(sharded.read, grid_hw=work.grid_hw, config=config, placement=placement)
     cameras = Camera(
@@ -223,8 +226,10 @@ def compile_memory(
     )
     whole, divided = NamedSharding(mesh, P()), NamedSharding(mesh, P(_AXIS))
     rows_of = divided if work.new_rows % len(devices) == 0 else whole
-    rows = jax.tree.map(lambda leaf: _placed(leaf, rows_of), _new_rows(config, work))
-    cameras = jax.tree.map(lambda leaf: _placed(leaf, whole), cameras)
+    rows, cameras = (
+        placed_like(tree, jax.tree.map(lambda _, s=sharding: s, tree))
+        for tree, sharding in ((_new_rows(config, work), rows_of), (cameras, whole))
+    )
     return {
         "write": _compile(mesh, jax.jit(write, donate_argnums=0), memory, rows),
         "read": _compile(mesh, jax.jit(read), memory, cameras),
@@ -246,26 +251,19 @@ def _new_rows(config: state.MemoryConfig, work: Work) -> Rows:
     )
 
 
-def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
 def _compile(mesh: Mesh, jitted: Any, *arguments: Any) -> Program:
     since = time.monotonic()
     with jax.set_mesh(mesh):  # also chooses the kernels of the target
         compiled = jitted.lower(*arguments).compile()
     seconds, text = time.monotonic() - since, compiled.as_text()
-    memory = compiled.memory_analysis()
-    # Outputs that take no argument's place.
-    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
     operations = [match.groups() for match in _OPERATION.finditer(text)]
     shapes = {
         kind: [_first_shape(shape) for _, shape, name in operations if name == kind]
         for kind in ("scatter", "sort")
     }
     return Program(
-        held=int(memory.argument_size_in_bytes),
-        temporary=int(memory.temp_size_in_bytes + max(fresh, 0)),
+        held=int(compiled.memory_analysis().argument_size_in_bytes),
+        temporary=bytes_beside_arguments(compiled),
         collectives=read_collectives(text, mesh.size),
         scatters=shapes["scatter"],
         sorts=shapes["sort"],
@@ -294,7 +292,3 @@ def _first_shape(text: str) -> str:
 def _elements(shape: str) -> int:
     extents = shape.partition("[")[2].rstrip("]")
     return math.prod(int(part) for part in extents.split(",") if part)
-
-
-def _size(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -14,6 +14,7 @@ import dataclasses
 from typing import Any
 
 from mirage_jax.distributed.targets import Target
+from mirage_jax.estimate import size_text
 from mirage_jax.plan.steps import Compiled
 
 
@@ -127,8 +128,8 @@ class Plan:
         lines += [f"  left whole: {line}" for line in (self.compiled or _NOTHING).left_whole]
         for kind, traffic in (self.compiled or _NOTHING).collectives.items():
             lines.append(
-                f"  {_gib(traffic.sent):>10}  sent by {traffic.count} {kind} of "
-                f"{_gib(traffic.bytes)}"
+                f"  {size_text(traffic.sent):>10}  sent by {traffic.count} {kind} of "
+                f"{size_text(traffic.bytes)}"
             )
         bounds = ", ".join(f"{name} {value:.3f}" for name, value in self.seconds().items())
         lines.append(
@@ -142,9 +143,11 @@ class Plan:
         sizes: dict[str, float] = dict(self.estimated_bytes)
         if compiled:
             sizes = {**compiled.held, "activations and other temporaries": compiled.temporary}
-        lines = [f"  {_gib(size):>10}  {name}" for name, size in sizes.items() if size]
+        lines = [f"  {size_text(size):>10}  {name}" for name, size in sizes.items() if size]
         verdict = "fits" if self.fits else "does NOT fit"
-        lines.append(f"  {_gib(self.bytes_per_device):>10}  a device, {verdict} its {_gib(has)}")
+        lines.append(
+            f"  {size_text(self.bytes_per_device):>10}  a device, {verdict} its {size_text(has)}"
+        )
         if self.failed:
             lines.append(f"  compiling failed: {self.failed}")
         if self.hint:
@@ -153,7 +156,3 @@ class Plan:
 
 
 _NOTHING = Compiled({}, 0, {}, 0.0, [])
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -197,16 +197,21 @@ def _compile(
     with jax.set_mesh(mesh):
         compiled = lower(*arguments).compile()
     seconds = time.monotonic() - since
-    memory = compiled.memory_analysis()
-    # Outputs that take no argument's place.
-    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Compiled(
         held={name: bytes_on_one_device(tree) for name, tree in held.items()},
-        temporary=int(memory.temp_size_in_bytes + max(fresh, 0)),
+        temporary=bytes_beside_arguments(compiled),
         collectives=read_collectives(compiled.as_text(), mesh.size),
         seconds=seconds,
         left_whole=whole,
     )
+
+
+def bytes_beside_arguments(compiled: Any) -> int:
+    """Return the bytes of a device that a program needs beside those of its arguments."""
+    memory = compiled.memory_analysis()
+    # Outputs that take no argument's place.
+    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(memory.temp_size_in_bytes + max(fresh, 0))
 
 
 def bytes_on_one_device(tree: Any) -> int:

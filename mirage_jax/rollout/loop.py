@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -235,7 +236,8 @@ def _run_chunk(walk: _Walk, chunk: PlannedChunk, state: RolloutState) -> ChunkRe
         order = np.arange(targets)
         wanted = (order >= begin) & (order < chunk.latent_frames)
         keep = keep & wanted[None, :, None, None]
-        memory = make_room(memory, spec.memory, int(wanted.sum()) * depth[0, 0].size)
+        rows = int(wanted.sum()) * math.prod(spec.grid_hw)
+        memory = make_room(memory, spec.memory, rows)
         memory, _ = steps.remember(memory, latents, depth, keep, target_cameras, target[None])
     clock.lap("write", memory)
     return ChunkResult(

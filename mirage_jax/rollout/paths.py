@@ -98,21 +98,22 @@ def resolve_path(
     elif set(text) <= _KEY_CHARACTERS:
         cameras = trajectory_from_keys(text, scene.camera, typical_depth(scene))
     else:
-        near = difflib.get_close_matches(text, PRESETS, n=1)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else f"presets: {', '.join(OWN_PRESETS)}, {RECORDED}; more: mirage cameras presets"
-        )
         raise ValueError(
             f'--path: got {text!r}, expected a preset, keys such as "w*16 l*24", or an existing '
-            f"camera file; {hint}"
+            f"camera file; {_hint(text)}"
         )
     walked = _with_length(cameras, frames or len(cameras.cam_to_world), temporal_stride)
     if text != RECORDED:
         return walked
     order = np.minimum(np.arange(len(walked.cameras.cam_to_world)), len(cameras.cam_to_world) - 1)
     return walked._replace(recorded=order)
+
+
+def _hint(text: str) -> str:
+    """Return what may have been meant by a name that nothing has."""
+    if near := difflib.get_close_matches(text, PRESETS, n=1):
+        return f"did you mean {near[0]!r}?"
+    return f"presets: {', '.join(OWN_PRESETS)}, {RECORDED}; more: mirage cameras presets"
 
 
 def typical_depth(scene: Scene) -> float:

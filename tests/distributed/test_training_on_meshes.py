@@ -1,17 +1,15 @@
 """The mesh changes where arrays lie and nothing that is computed: eight simulated devices."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from simulated_devices import QUICK_COMPILE, environment, outcome_of
 
 _PROGRAM = Path(__file__).with_name("mesh_program.py")
-_FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-_FLAGS += " --xla_llvm_disable_expensive_passes=true"
 MESHES = ["data=8", "fsdp=8", "context=4 tensor=2", "fsdp=2 context=2 tensor=2"]
 # The mesh that is run as two processes: every kind of division, that of rows between them.
 ACROSS = MESHES[3]
@@ -22,30 +20,19 @@ pytestmark = [pytest.mark.multi_device, pytest.mark.xdist_group("training_on_mes
 
 @pytest.fixture(scope="module")
 def outcome():
-    """Run the program once; in a process of its own, since devices are counted when JAX starts."""
-    tests = _PROGRAM.parents[1]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": _FLAGS,
-        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests))),
-    }
-    command = [sys.executable, str(_PROGRAM)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    """Run the program once."""
+    return outcome_of(_PROGRAM)
 
 
 @pytest.fixture(scope="module")
 def two_processes():
     """Run meshes as two processes of four devices each, over real collectives between them."""
     tests = _PROGRAM.parents[1]
-    environment = os.environ | {
-        "XLA_FLAGS": _FLAGS.partition(" ")[2],
-        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests))),
-    }
     launch = [sys.executable, str(tests.parent / "launch" / "local.py"), "2"]
     launch += ["--devices-per-process", "4", "--", sys.executable, str(_PROGRAM), ACROSS]
-    done = subprocess.run(launch, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        launch, capture_output=True, text=True, env=environment(QUICK_COMPILE), check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     return json.loads(next(x[4:] for x in done.stdout.splitlines() if x.startswith("[0] {")))
 

@@ -1,17 +1,12 @@
 """Every optimizer, whole batches or micro-batches: the same update on eight devices as on one."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from simulated_devices import outcome_of
 
 _PROGRAM = Path(__file__).with_name("update_program.py")
-_FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-_FLAGS += " --xla_llvm_disable_expensive_passes=true"
 
 # One worker for all, so that the program runs once.
 pytestmark = [pytest.mark.multi_device, pytest.mark.xdist_group("updates_on_meshes")]
@@ -19,17 +14,8 @@ pytestmark = [pytest.mark.multi_device, pytest.mark.xdist_group("updates_on_mesh
 
 @pytest.fixture(scope="module")
 def outcome():
-    """Run the program once; in a process of its own, since devices are counted when JAX starts."""
-    tests = _PROGRAM.parents[1]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": _FLAGS,
-        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests))),
-    }
-    command = [sys.executable, str(_PROGRAM)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    """Run the program once."""
+    return outcome_of(_PROGRAM)
 
 
 def test_every_row_has_the_loss_it_has_in_a_whole_batch_on_one_device(outcome):

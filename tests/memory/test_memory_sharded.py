@@ -1,14 +1,11 @@
 """One memory over several devices is the memory of one device, bit for bit."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from simulated_devices import outcome_of
 
 from mirage_jax.memory import sharded, state
 
@@ -19,18 +16,8 @@ pytestmark = pytest.mark.xdist_group("sharded_memory")
 
 @pytest.fixture(scope="module")
 def outcome():
-    """Run the program once; in a process of its own, since devices are counted when JAX starts."""
-    tests = _PROGRAM.parents[1]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        # Much is compiled and little is run, so it is compiled without optimising.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests))),
-    }
-    command = [sys.executable, str(_PROGRAM)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    """Run the program once."""
+    return outcome_of(_PROGRAM)
 
 
 def test_writes_and_reads_are_the_same_on_one_two_four_and_eight_devices(outcome):

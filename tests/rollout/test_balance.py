@@ -1,13 +1,19 @@
 """Partitions that fill: rows move to those that have room, and nothing that is seen changes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tiny_world import batched, flat_scene, sideways_and_back, tiny_world
 
+from mirage_jax.eval.views import stack_starts
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory import read, state, write
 from mirage_jax.memory.rows import balance, rows_in_order
+from mirage_jax.rollout import loop
 from mirage_jax.rollout.balance import make_room
+from mirage_jax.rollout.chunk import Providers
 
 HW = (6, 8)
 CONFIG = state.MemoryConfig(640, 3, partitions=4, page_rows=16, voxel_size=0.2, retention="newest")
@@ -73,3 +79,30 @@ def test_what_cannot_be_shared_is_kept():
     stacked = jax.tree.map(lambda leaf: leaf[None], memory)
     kept = make_room(stacked, config, 40)
     jax.tree.map(np.testing.assert_array_equal, stacked, kept)
+
+
+def test_a_walk_that_leads_away_loses_no_rows(monkeypatch):
+    # The borders are drawn in the first view; all that follows lies beyond the last of them.
+    config = state.MemoryConfig(320, tiny_world().spec.memory.channels, partitions=4, page_rows=16)
+    spec = dataclasses.replace(tiny_world().spec, memory=config)
+    world = dataclasses.replace(tiny_world(), spec=spec)
+
+    def wall(chunk, observation, latents):
+        depth = np.full(latents.shape[:-1], 4.0, np.float32)
+        return depth, np.ones(depth.shape, bool)
+
+    def noise(chunk, observation, inputs, noise):
+        return np.asarray(noise)
+
+    def lost():
+        path, start = batched(sideways_and_back(33, reach=30.0)), stack_starts([flat_scene()])
+        ways = Providers(latents=noise, depth=wall)
+        last = list(loop.rollout(world, start, path, loop.RolloutConfig(), providers=ways))[-1]
+        return int(last.dropped[0]), int(last.rows[0])
+
+    dropped, rows = lost()
+    assert dropped == 0
+    monkeypatch.setattr(loop, "make_room", lambda memory, config, rows: memory)
+    without, fewer = lost()
+    assert without > 0
+    assert rows == fewer + without

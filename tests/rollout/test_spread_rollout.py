@@ -1,13 +1,10 @@
 """A scene whose memory spans all devices rolls out as it does on one."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import pytest
+from simulated_devices import outcome_of
 
 from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.world_model.shares import memory_axes
@@ -16,17 +13,7 @@ _PROGRAM = Path(__file__).with_name("spread_program.py")
 
 
 def test_memory_is_that_of_one_device():
-    tests = _PROGRAM.parents[1]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        # Much is compiled and little is run, so it is compiled without optimising.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests))),
-    }
-    command = [sys.executable, str(_PROGRAM)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
+    found = outcome_of(_PROGRAM)
     assert set(found) == {"all", "unseen"}
     for name, facts in found.items():
         # The codec is divided too and rounds otherwise, so the start picture's latents differ, and

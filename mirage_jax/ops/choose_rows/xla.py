@@ -48,7 +48,8 @@ def choose_rows(
             near_enough = same_place | (group.seen.depth <= shown)
             return compete(best, rank, group, group.inside & near_enough)
 
-        best = walk_pages(pages, entries, numbers, grid, lambda _: limit, visit, no_keys(grid))
+        rules = (numbers, grid, lambda _: limit, visit)
+        best, _ = walk_pages(pages, entries, *rules, no_keys(grid))
         rank, row = (key[: grid.num_cells].reshape(surface.shape) for key in (best.first, best.row))
         return rank, jnp.where(row == NEVER, -1, row)
 

@@ -8,6 +8,8 @@ narrow, narrow ones a little more.
 Read next: `walk.py`.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int32
@@ -16,15 +18,40 @@ from mirage_jax.ops.rasterize_points.pages import CellGrid
 from mirage_jax.ops.rasterize_points.work_list import box_span
 
 
-def greatest_in_squares(
-    limit: Int32[jax.Array, " m"], grid: CellGrid
-) -> Int32[jax.Array, "levels h w"]:
-    """Return, for each cell and level k, the greatest of the 2^k x 2^k cells from there on.
+def may_matter(
+    limit: Int32[jax.Array, " m"], numbers: Float32[jax.Array, " 17"], grid: CellGrid
+) -> Callable[[Int32[jax.Array, " k"], Float32[jax.Array, "k 2 3"]], Bool[jax.Array, " k"]]:
+    """Return the test which boxes could change a cell: not beyond all that matters where they fall.
 
     Args:
         limit: Bits of the greatest depth that matters in each cell; -1 where nothing does.
+        numbers: The camera.
         grid: Cells.
+
+    Returns:
+        Test of the bits of the least depth of each box, and of its corners; anything may be said of
+        an empty box.
     """
+    greatest = _greatest_in_squares(limit, grid).reshape(-1)
+
+    def test(front: jax.Array, box: jax.Array) -> jax.Array:
+        left, right, top, bottom = box_span(box, numbers, grid)
+        longer = jnp.maximum(jnp.maximum(right - left, bottom - top) + 1, 1)
+        level = 31 - jax.lax.clz(longer)
+        side = jnp.left_shift(1, level)
+        u = jnp.stack([left, jnp.maximum(right - side + 1, left)])
+        v = jnp.stack([top, jnp.maximum(bottom - side + 1, top)])
+        place = (level * grid.height + v[:, None]) * grid.width + u
+        farthest = jnp.max(greatest.at[place].get(mode="clip"), axis=(0, 1))
+        return (left <= right) & (top <= bottom) & (front <= farthest)
+
+    return test
+
+
+def _greatest_in_squares(
+    limit: Int32[jax.Array, " m"], grid: CellGrid
+) -> Int32[jax.Array, "levels h w"]:
+    """Return, for each cell and level k, the greatest of the 2^k x 2^k cells from there on."""
     levels = [limit.reshape(grid.height, grid.width)]
     side = 1
     while 2 * side <= max(grid.height, grid.width):
@@ -33,30 +60,3 @@ def greatest_in_squares(
         levels.append(jnp.maximum(across[: grid.height], across[side:]))
         side *= 2
     return jnp.stack(levels)
-
-
-def may_matter(
-    front: Int32[jax.Array, " k"],
-    box: Float32[jax.Array, "k 2 3"],
-    greatest: Int32[jax.Array, "levels h w"],
-    numbers: Float32[jax.Array, " 17"],
-    grid: CellGrid,
-) -> Bool[jax.Array, " k"]:
-    """Return which boxes could change a cell: not beyond all that matters where they fall.
-
-    Args:
-        front: Bits of the least depth of each box.
-        box: Corners; anything may be said of an empty box.
-        greatest: What matters, see `greatest_in_squares`.
-        numbers: The camera.
-        grid: Cells.
-    """
-    left, right, top, bottom = box_span(box, numbers, grid)
-    longer = jnp.maximum(jnp.maximum(right - left, bottom - top) + 1, 1)
-    level = 31 - jax.lax.clz(longer)
-    side = jnp.left_shift(1, level)
-    u = jnp.stack([left, jnp.maximum(right - side + 1, left)])
-    v = jnp.stack([top, jnp.maximum(bottom - side + 1, top)])
-    place = (level * grid.height + v[:, None]) * grid.width + u
-    farthest = jnp.max(greatest.reshape(-1).at[place].get(mode="clip"), axis=(0, 1))
-    return (left <= right) & (top <= bottom) & (front <= farthest)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int32
 
-from mirage_jax.ops.rasterize_points.hidden import greatest_in_squares, may_matter
+from mirage_jax.ops.rasterize_points.hidden import may_matter
 from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Pages, WorkList
 from mirage_jax.ops.rasterize_points.project import Projected, project_rows
 from mirage_jax.ops.rasterize_points.work_list import cull_boxes, sort_pages
@@ -121,11 +121,7 @@ def walk_runs(
 
     def step(carry: tuple[jax.Array, Any, Steps]) -> tuple[jax.Array, Any, Steps]:
         cursor, state, steps = carry
-        greatest = greatest_in_squares(limit(state), grid)
-
-        def matters(front: jax.Array, box: jax.Array) -> jax.Array:
-            return may_matter(front, box, greatest, numbers, grid)
-
+        matters = may_matter(limit(state), numbers, grid)
         cursor, run, real = _next(runs.entries, runs.bounds, cursor, (window, take), matters)
         page = run[:, None] * RUN_PAGES + jnp.arange(RUN_PAGES, dtype=jnp.int32)
         exists = (real[:, None] & (page < num_pages)).reshape(-1)
@@ -136,7 +132,7 @@ def walk_runs(
         entries = jax.tree.map(lambda leaf: leaf[0], sort_pages(visible, near))
         nth = page.at[entries.page].get(mode="promise_in_bounds")
         entries = entries._replace(page=nth)
-        state, visits = _walk(pages, entries, numbers, grid, limit, visit, state)
+        state, visits = walk_pages(pages, entries, numbers, grid, limit, visit, state)
         done = Steps(jnp.int32(window), jnp.sum(exists, dtype=jnp.int32), visits)
         return cursor, state, jax.tree.map(jnp.add, steps, done)
 
@@ -154,8 +150,8 @@ def walk_pages(
     limit: Limit,
     visit: Visit,
     state: Any,
-) -> Any:
-    """Visit the pages of one view's list, nearest first, and return the last state.
+) -> tuple[Any, Int32[jax.Array, ""]]:
+    """Visit the pages of one view's list, nearest first.
 
     Args:
         pages: n pages, at least one.
@@ -165,30 +161,16 @@ def walk_pages(
         limit: As for `walk_runs`.
         visit: As for `walk_runs`.
         state: What to start from.
+
+    Returns:
+        The last state, and the pages visited.
     """
-    return _walk(pages, entries, numbers, grid, limit, visit, state)[0]
-
-
-def _walk(
-    pages: Pages,
-    entries: WorkList,
-    numbers: Float32[jax.Array, " 17"],
-    grid: CellGrid,
-    limit: Limit,
-    visit: Visit,
-    state: Any,
-) -> tuple[Any, Int32[jax.Array, ""]]:
-    """Walk a list as `walk_pages`, and count the pages visited."""
     group = max(1, min(_GROUP_ROWS // pages.order.shape[1], entries.page.shape[0]))
     window = min(_LOOK_AHEAD * group, entries.page.shape[0])
 
     def step(carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
         cursor, state, visits = carry
-        greatest = greatest_in_squares(limit(state), grid)
-
-        def matters(front: jax.Array, box: jax.Array) -> jax.Array:
-            return may_matter(front, box, greatest, numbers, grid)
-
+        matters = may_matter(limit(state), numbers, grid)
         cursor, page, real = _next(entries, pages.bounds, cursor, (window, group), matters)
         state = jax.lax.cond(
             real[0],

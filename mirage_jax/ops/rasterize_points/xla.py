@@ -68,7 +68,7 @@ def rasterize_in_steps(
         if work is None:
             best, steps = walk_runs(pages, Runs(bounds, entries), *rules, best)
         else:
-            best = walk_pages(pages, entries, *rules, best)
+            best, _ = walk_pages(pages, entries, *rules, best)
             steps = Steps(*[jnp.zeros((), jnp.int32)] * 3)
         bits, row = best.first[: grid.num_cells], best.row[: grid.num_cells]
         depth = jnp.where(row != NEVER, jax.lax.bitcast_convert_type(bits, jnp.float32), jnp.inf)
