@@ -22,8 +22,8 @@ fi
 
 wanted="$("$python" -c 'import hashlib, os, sys
 print(hashlib.sha256(open("pyproject.toml", "rb").read() + os.getcwd().encode()).hexdigest())')"
-wider="test parity" # test contains the others but these two, parity contains test
-[ "$extras" != parity ] && [ "$extras" != notebooks ] || wider=""
+wider="test parity" # test contains the others but these three, parity contains test
+case "$extras" in parity | notebooks | depth) wider="" ;; esac
 for done in "$extras" $wider; do
   if [ "$(cat "$venv/mirage-$done.stamp" 2>/dev/null)" = "$wanted" ]; then
     exit 0

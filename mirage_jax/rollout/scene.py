@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, UInt8
 from mirage_jax.geometry import camera as camera_lib
 from mirage_jax.geometry import camera_files
 from mirage_jax.geometry import depth as depth_lib
+from mirage_jax.geometry.camera_files import npz
 from mirage_jax.rollout import video
 
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -220,8 +221,11 @@ def read_array(path: Path, argument: str) -> np.ndarray:
             f"{argument}: got {path}, expected an existing .npy or .npz; check the path"
         )
     try:
-        loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
+        if path.suffix.lower() != ".npz":
+            return npz.read_npy(path, npz.MAX_ARRAY_BYTES)
+        with np.load(path, allow_pickle=False) as archive:
+            name = archive.files[0]
+        return npz.read_npz(path, [name])[name]
     except (ValueError, OSError, EOFError, IndexError, KeyError) as error:
         raise ValueError(
             f"{argument}: got {path} ({error}), expected a whole .npy or .npz without pickled "

@@ -12,6 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 from camera_path_cases import FILES, FORMAT_NAMES, random_path, written
+from file_edits import EDITS, edited
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,34 +42,6 @@ def read_or_refuse(file, kind=None, strict=True):
     assert np.isfinite(found.cam_to_world).all()
     assert len(found) >= 1
     return found
-
-
-EDITS = st.lists(
-    st.tuples(
-        st.sampled_from(["change", "cut", "repeat", "insert", "end"]),
-        st.floats(0, 1, exclude_max=True),
-        st.integers(0, 40),
-        st.binary(min_size=1, max_size=9),
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-def edited(content: bytes, edits) -> bytes:
-    for how, where, length, new in edits:
-        place = int(where * len(content))
-        if how == "change":
-            content = content[:place] + new + content[place + len(new) :]
-        elif how == "cut":
-            content = content[:place] + content[place + length :]
-        elif how == "repeat":
-            content = content[:place] + 3 * content[place : place + length] + content[place:]
-        elif how == "insert":
-            content = content[:place] + new + content[place:]
-        else:
-            content = content[:place]
-    return content
 
 
 @pytest.mark.parametrize("kind", FORMAT_NAMES)
