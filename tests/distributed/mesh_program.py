@@ -20,7 +20,9 @@ from mirage_jax.models import functional, pca
 from mirage_jax.train import config as config_lib
 from mirage_jax.train import loop
 from mirage_jax.train.checkpoint import Checkpoints
+from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.denoiser_stage import DenoiserObjective
+from mirage_jax.train.depth_stage import DepthObjective
 from mirage_jax.train.latents import CodecWeights
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.placement import Placement, abstract_state, placed_like
@@ -34,10 +36,11 @@ MESHES = {
     "context=4 tensor=2": {"context": 4, "tensor": 2},
     "fsdp=2 context=2 tensor=2": {"fsdp": 2, "context": 2, "tensor": 2},
 }
+ACROSS = "fsdp=2 context=2 tensor=2"
 # What else a mesh runs with, none of which changes what is computed.
 SETTINGS = {
     "fsdp=8": {"denoiser.remat": "full"},
-    "context=4 tensor=2": {"denoiser.remat": "dots"},
+    "context=4 tensor=2": {"denoiser.remat": "dots", "memory.partitions": 8},
     "fsdp=2 context=2 tensor=2": {"denoiser_train.accumulate": 2},
 }
 STEPS = 20
@@ -58,7 +61,7 @@ VALUES = {
         "condition_channels": 20,
         "time_frequencies": 32,
     },
-    "memory": {"capacity": 64, "channels": 8},
+    "memory": {"capacity": 512, "channels": 8},
     "chunk": {"latent_frames": 2, "preceding": 1},
     "denoiser_train": {
         "steps": STEPS,
@@ -67,6 +70,19 @@ VALUES = {
         "warmup_steps": 2,
         "windows": {"memory_frames": 1, "first_fraction": 0.5, "memory_off": 0.0},
     },
+}
+# What the stages before the denoiser's need besides.
+OTHER_VALUES = {
+    "depth_head": {"latent_channels": 8, "width": 8, "blocks": 1},
+    "codec_train": {
+        "steps": 4,
+        "batch": 16,
+        "crop_frames": 5,
+        "crop_height": 32,
+        "crop_width": 32,
+        "pca_clips": 8,
+    },
+    "depth_train": {"steps": 4, "batch": 16, "windows": {"memory_frames": 1}},
 }
 
 
@@ -82,8 +98,9 @@ def random_latents(world):
     turned = blank.intrinsics.copy()
     turned[..., :2, 2] = world.grid_hw[0] / 2
     turned[..., [0, 1], [0, 1]] = world.grid_hw[0]
-    keep = np.ones(blank.keep.shape, bool)
-    return blank._replace(**drawn, depth=depth, keep=keep, intrinsics=turned)
+    everywhere = np.ones(blank.keep.shape, bool)
+    seen = {"depth": depth, "keep": everywhere, "known": everywhere}
+    return blank._replace(**drawn, **seen, intrinsics=turned)
 
 
 def objective(settings):
@@ -94,6 +111,18 @@ def objective(settings):
     nothing = ValidationWindows([], [], [], 1)
     weights = CodecWeights(world.codec, pca_like(world, codec), "")
     return DenoiserObjective(world, weights, latents, nothing)
+
+
+def other_objectives():
+    """Return the objectives of the stages before the denoiser's, convolutions all of them."""
+    rng = np.random.default_rng(2)
+    clips = [{"rgb": rng.integers(0, 256, (9, 32, 32, 3)).astype(np.uint8)} for _ in range(3)]
+    world = config_lib.from_dict(config_lib.WorldConfig, VALUES | OTHER_VALUES)
+    validation = ValidationWindows([], [], [], 1)
+    return {
+        "codec": CodecObjective(world, clips, clips),
+        "depth": DepthObjective(world, random_latents(world), validation),
+    }
 
 
 def pca_like(world, codec):
@@ -116,7 +145,7 @@ def start(stage, sizes):
     return mesh, placement, state, fixed, step
 
 
-def run(stage, sizes):
+def run(stage, sizes, steps=STEPS):
     """Return the last state, and the losses and facts about where things lay."""
     mesh, placement, state, fixed, step = start(stage, sizes)
     feed, losses, norms = loop._placed(stage, placement), [], []
@@ -124,19 +153,24 @@ def run(stage, sizes):
     with jax.set_mesh(mesh):
         # Compiled ahead, the step refuses a state that lies elsewhere than the first one did.
         compiled = step.lower(state, fixed, feed(0)).compile()
-        for index in range(STEPS):
+        for index in range(steps):
             state, metrics = compiled(state, fixed, feed(index))
             losses.append(float(metrics["loss"]))
             norms.append(float(metrics["grad_norm"]))
-    kernel = state.params["denoiser"]["blocks"]["ffn"]["up"]["kernel"]
     facts = {
         "losses": losses,
         "norms": norms,
         "kept": before == jax.tree.map(lambda leaf: leaf.sharding, state),
-        "share": kernel.addressable_shards[0].data.size / kernel.size,
+        "share": share(state.params),
         "collectives": collectives(compiled.as_text()),
     }
     return state, facts
+
+
+def share(params):
+    """Return the part of the largest array that a device holds."""
+    largest = max(jax.tree.leaves(params), key=lambda leaf: leaf.size)
+    return largest.addressable_shards[0].data.size / largest.size
 
 
 def collectives(text):
@@ -204,7 +238,9 @@ def main():
     for state, facts in outcome.values():
         facts["apart"] = float(np.linalg.norm(vector(state) - end) / np.linalg.norm(end - begin))
     result["one"] |= {"begin": begin.tolist(), "end": end.tolist()}
-    result["restored"] = restored(stages["one"], outcome["fsdp=2 context=2 tensor=2"][0])
+    for name, stage in other_objectives().items():
+        result[name] = [run(stage, MESHES[mesh], 4)[1] for mesh in ("one", ACROSS)]
+    result["restored"] = restored(stages["one"], outcome[ACROSS][0])
     sys.stdout.write(json.dumps(result) + "\n")
 
 

@@ -66,6 +66,13 @@ def test_gradients_are_as_long_as_on_one_device(outcome, mesh):
     np.testing.assert_allclose(outcome[mesh]["norms"], outcome["one"]["norms"], rtol=1e-3)
 
 
+@pytest.mark.parametrize("stage", ["codec", "depth"])
+def test_stages_of_convolutions_train_as_on_one_device(outcome, stage):
+    one, divided = outcome[stage]
+    np.testing.assert_allclose(divided["losses"], one["losses"], rtol=1e-5)
+    np.testing.assert_allclose(divided["norms"], one["norms"], rtol=1e-3)
+
+
 @pytest.mark.parametrize("mesh", MESHES)
 def test_parameters_have_gone_the_way_they_go_on_one_device(outcome, mesh):
     # Adam turns rounding of gradients near zero into steps, hence not closer than this.
