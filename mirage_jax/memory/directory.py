@@ -177,6 +177,8 @@ def _first(sorted_keys: Int32[jax.Array, " m"]) -> Bool[jax.Array, " m"]:
 def _undo_sort(source: Int32[jax.Array, " m"], values: jax.Array) -> jax.Array:
     """Return sorted values where they came from, which accelerators do by sorting once more."""
     if current_platform() != "cpu":
+        # Without the barrier XLA sees a permutation undone and scatters on GPUs.
+        source = jax.lax.optimization_barrier(source)
         return jax.lax.sort((source, values), num_keys=1)[1]
     return jnp.zeros_like(values).at[source].set(values, unique_indices=True)
 

@@ -38,6 +38,7 @@ _OPERATION = re.compile(
     r"^\s*(?:ROOT )?%(\S+) = (\([^=]*?\)|\S+) ([a-z][a-z0-9-]*)\(", re.MULTILINE
 )
 _EXTENTS = re.compile(r"\b(\w+)\[([\d,]*)\]")
+_GPU_KERNEL = re.compile(r'gpu\.triton".* name = "(\w+)"')
 _KERNEL_BYTES = re.compile(
     r'"used_scoped_memory_configs":\[\{"memory_space":"1","offset":"\d+","size":"(\d+)"'
 )
@@ -73,7 +74,7 @@ class Program:
         collectives: kind -> traffic.
         scatters: shapes that are scattered into.
         sorts: shapes that are sorted.
-        kernels: name -> bytes of vector memory that a kernel holds.
+        kernels: name -> bytes of vector memory that a kernel holds; 0 on GPUs, which have none.
         seconds: what compiling took.
     """
 
@@ -168,7 +169,8 @@ class MemoryPlan:
                 f"{size_text(traffic.bytes)}"
             )
         for kernel, size in program.kernels.items():
-            lines.append(f"    {size_text(size):>10}  of vector memory in kernel {kernel}")
+            held = f"{size_text(size):>10}  of vector memory in" if size else " " * 10 + "  with"
+            lines.append(f"    {held} kernel {kernel}")
         for what, shapes in (("scattered into", program.scatters), ("sorted", program.sorts)):
             lines.append(f"    {what}: {', '.join(shapes) or 'nothing'}")
         return lines
@@ -273,13 +275,15 @@ def _compile(mesh: Mesh, jitted: Any, *arguments: Any) -> Program:
 
 
 def _kernels(text: str) -> dict[str, int]:
-    """Return the kernels of a program for TPUs and the vector memory each holds."""
+    """Return the kernels of a program and the vector memory that each holds on a TPU."""
     found: dict[str, int] = {}
     for line in text.splitlines():
         named, used = _OPERATION.match(line), _KERNEL_BYTES.search(line)
         if named and used and '"tpu_custom_call"' in line:
             name = named[1].split(".")[0]
             found[name] = max(found.get(name, 0), int(used[1]))
+        elif on_gpu := _GPU_KERNEL.search(line):
+            found[on_gpu[1]] = 0
     return found
 
 

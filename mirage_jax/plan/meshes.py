@@ -1,7 +1,9 @@
 """Which meshes a run may have on so many devices, and which is estimated to fit first.
 
 Conventions: candidates divide rows, heads, tokens and widths evenly; those that divide a sequence
-least come first, since that costs no exchange of heads. Estimates are those of
+least come first, since that costs no exchange of heads. Weights are divided among no more devices
+than leaves each a part worth sending; beyond, `data` repeats them, so that what a device gathers
+does not grow with the number of devices. Estimates are those of
 `mirage_jax/estimate.py`, spread over the axes that divide them.
 
 Read next: `report.py`.
@@ -17,25 +19,42 @@ from mirage_jax.distributed.mesh import AXES
 from mirage_jax.train import stages
 from mirage_jax.train.config import WorldConfig
 
+# Rows of a part of a weight: tiles in memory have 16, and are sent whole.
+_LEAST_PART = 32
+
 
 def candidates(world: WorldConfig, stage: str, devices: int) -> Iterator[dict[str, int]]:
     """Yield the sizes of meshes with that many devices that divide everything evenly."""
+    inner_sizes = _divisors(devices)
+    for narrow in (False, True):
+        for inner in inner_sizes:
+            for tensor in _divisors(inner):
+                for fsdp in reversed(_divisors(devices // inner)):
+                    sizes = (devices // (inner * fsdp), fsdp, inner // tensor, tensor)
+                    mesh = dict(zip(AXES, sizes, strict=True))
+                    if _divides(world, stage, mesh) and _is_narrow(world, mesh) == narrow:
+                        yield mesh
+
+
+def _divides(world: WorldConfig, stage: str, mesh: dict[str, int]) -> bool:
+    """Return whether a mesh divides rows, heads, tokens and weights evenly."""
     denoiser, config = world.denoiser, world.denoiser_stage(stage)
-    tokens = math.prod(world.grid_hw) // denoiser.patch_cells
     first = config.windows.num_first(config.batch)
     rows = math.gcd(first, config.batch - first)
-    for inner in _divisors(devices):
-        for tensor in _divisors(inner):
-            fsdp, context = devices // inner, inner // tensor
-            even = (
-                rows % fsdp == 0
-                and denoiser.heads % inner == 0
-                and tokens % context == 0
-                and denoiser.mlp_width % tensor == 0
-                and denoiser.width % (fsdp * context) == 0
-            )
-            if even:
-                yield dict(zip(AXES, (1, fsdp, context, tensor), strict=True))
+    tokens = math.prod(world.grid_hw) // denoiser.patch_cells
+    return (
+        rows % (mesh["data"] * mesh["fsdp"]) == 0
+        and denoiser.heads % (mesh["context"] * mesh["tensor"]) == 0
+        and tokens % mesh["context"] == 0
+        and denoiser.mlp_width % mesh["tensor"] == 0
+        and denoiser.width % (mesh["fsdp"] * mesh["context"]) == 0
+    )
+
+
+def _is_narrow(world: WorldConfig, mesh: dict[str, int]) -> bool:
+    """Return whether parts of weights are so thin that gathering them moves more than they are."""
+    shares = mesh["fsdp"] * mesh["context"]
+    return shares > 1 and world.denoiser.width // shares < _LEAST_PART
 
 
 def estimated_bytes(world: WorldConfig, stage: str, mesh: dict[str, int]) -> dict[str, float]:

@@ -92,6 +92,16 @@ class Plan:
         could = self.step_seconds_bound * self.target.devices * self.target.chip.flops
         return self.load.model / could
 
+    def remembering(self) -> dict[str, float]:
+        """Return the share of operations and bytes that the latent memory takes, at most."""
+        if not self.compiled or not self.compiled.accessed:
+            return {}
+        part = self.compiled.remembering
+        return {
+            "operations": part.operations / (self.load.executed / self.target.devices),
+            "bytes": part.bytes / self.compiled.accessed,
+        }
+
     def values(self) -> dict[str, Any]:
         """Return the plan as plain values, for JSON."""
         compiled = self.compiled
@@ -110,6 +120,8 @@ class Plan:
             "seconds": self.seconds(),
             "mfu_bound": self.mfu_bound,
             "operations": {"model": self.load.model, "executed": self.load.executed},
+            "bytes_accessed": compiled.accessed if compiled else None,
+            "latent_memory_share": self.remembering(),
             "collectives": {k: dataclasses.asdict(v) for k, v in collectives.items()},
             "left_whole": compiled.left_whole if compiled else [],
             "compile_seconds": compiled.seconds if compiled else None,
@@ -130,6 +142,12 @@ class Plan:
             lines.append(
                 f"  {size_text(traffic.sent):>10}  sent by {traffic.count} {kind} of "
                 f"{size_text(traffic.bytes)}"
+            )
+        if share := self.remembering():
+            lines.append(
+                f"  {size_text(self.compiled.accessed):>10}  read and written a device; of that the "  # type: ignore[union-attr]
+                f"latent memory at most {share['bytes']:.2%}, of operations "
+                f"{share['operations']:.3%}"
             )
         bounds = ", ".join(f"{name} {value:.3f}" for name, value in self.seconds().items())
         lines.append(

@@ -27,6 +27,7 @@ from mirage_jax.estimate import TEXT_TOKENS
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.models import functional
 from mirage_jax.models.codec import CodecConfig
+from mirage_jax.plan.shares import Cost, Turns, count
 from mirage_jax.rollout.chunk import ChunkSteps, Shown
 from mirage_jax.train import tuning
 from mirage_jax.train.config import WorldConfig
@@ -35,6 +36,8 @@ from mirage_jax.train.latents import CodecWeights
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.placement import Placement, abstract_state, placed_like
 from mirage_jax.train.step import make_step
+from mirage_jax.train.window_inputs import with_memory_for
+from mirage_jax.world_model.shares import READ_SCOPE, WRITE_SCOPE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Compiled:
         collectives: kind -> traffic of one device in one run of it.
         seconds: what compiling took.
         left_whole: large parameters that are not divided, by name.
+        accessed: bytes read from and written to a device's memory in one run, by count.
+        remembering: what writing and reading the latent memory is of that, at most.
     """
 
     held: dict[str, int]
@@ -54,11 +59,33 @@ class Compiled:
     collectives: dict[str, Traffic]
     seconds: float
     left_whole: list[str]
+    accessed: float = 0.0
+    remembering: Cost = Cost(0.0, 0.0)
 
     @property
     def bytes(self) -> int:
         """All together; outputs take the place of donated arguments."""
         return sum(self.held.values()) + self.temporary
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What is known of a program before it is compiled.
+
+    Attributes:
+        world: config with the memory that the program has.
+        held: its arguments by what they are.
+        whole: large parameters that are not divided.
+    """
+
+    world: WorldConfig
+    held: dict[str, Any]
+    whole: list[str]
+
+    def turns(self) -> Turns:
+        """Bound what depends on data: pages of a memory, and the cameras it is read for."""
+        memory, chunk = self.world.memory, self.world.chunk
+        return Turns(memory.partitions * memory.pages, chunk.latent_frames + chunk.preceding)
 
 
 def batch_shapes(world: WorldConfig, stage: str) -> dict[str, jax.ShapeDtypeStruct]:
@@ -120,7 +147,8 @@ def compile_training(world: WorldConfig, stage: str, mesh: Mesh) -> Compiled:
         "batch": batch,
     }
     whole = left_whole(shapes.params, shardings.params)
-    return _compile(mesh, step.lower, (state, fixed, batch), held, whole)
+    sized = with_memory_for(world, config.windows.memory_frames)
+    return _compile(mesh, step.lower, (state, fixed, batch), Described(sized, held, whole))
 
 
 def compile_rollout(world: WorldConfig, mesh: Mesh) -> Compiled:
@@ -149,7 +177,7 @@ def compile_rollout(world: WorldConfig, mesh: Mesh) -> Compiled:
 
     jitted = jax.jit(chunk, donate_argnums=1)
     held = {"parameters": params, "latent memory": arguments[0], "chunk": arguments[1:]}
-    return _compile(mesh, jitted.lower, (params, *arguments), held, [])
+    return _compile(mesh, jitted.lower, (params, *arguments), Described(world, held, []))
 
 
 def _chunk_shapes(world: WorldConfig, rows: int) -> tuple[Any, ...]:
@@ -191,18 +219,21 @@ def _placed_rows(tree: Any, rows: int, mesh: Mesh) -> Any:
 
 
 def _compile(
-    mesh: Mesh, lower: Callable[..., Any], arguments: Any, held: Any, whole: list[str]
+    mesh: Mesh, lower: Callable[..., Any], arguments: Any, described: Described
 ) -> Compiled:
     since = time.monotonic()
     with jax.set_mesh(mesh):
         compiled = lower(*arguments).compile()
-    seconds = time.monotonic() - since
+    seconds, text = time.monotonic() - since, compiled.as_text()
+    whole, part = count(text, (WRITE_SCOPE, READ_SCOPE), described.turns())
     return Compiled(
-        held={name: bytes_on_one_device(tree) for name, tree in held.items()},
+        held={name: bytes_on_one_device(tree) for name, tree in described.held.items()},
         temporary=bytes_beside_arguments(compiled),
-        collectives=read_collectives(compiled.as_text(), mesh.size),
+        collectives=read_collectives(text, mesh.size),
         seconds=seconds,
-        left_whole=whole,
+        left_whole=described.whole,
+        accessed=whole.bytes,
+        remembering=part,
     )
 
 

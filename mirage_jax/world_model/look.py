@@ -19,7 +19,7 @@ from mirage_jax.models import condition as condition_lib
 from mirage_jax.models import functional, patch_read
 from mirage_jax.models.learned_read import exactness
 from mirage_jax.world_model.parts import FAR, Params, WorldConfigLike
-from mirage_jax.world_model.shares import on_own_share
+from mirage_jax.world_model.shares import READ_SCOPE, on_own_share
 
 
 class Observation(NamedTuple):
@@ -74,7 +74,8 @@ def observe(
         config.memory,
         gives_memory=False,
     )
-    found = read_all(memory, shown)
+    with jax.named_scope(READ_SCOPE):
+        found = read_all(memory, shown)
     if kept is not None:
         found = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), found, kept)
     base = filled = found.tokens

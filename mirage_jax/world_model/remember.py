@@ -15,7 +15,7 @@ from mirage_jax.geometry import camera as camera_lib
 from mirage_jax.geometry import depth as depth_lib
 from mirage_jax.memory import state, write
 from mirage_jax.world_model.parts import WorldConfigLike
-from mirage_jax.world_model.shares import on_own_share
+from mirage_jax.world_model.shares import WRITE_SCOPE, on_own_share
 
 # Share of a cell's pixels that must be static for its token to be remembered.
 _KEPT_SHARE = 0.75
@@ -102,4 +102,5 @@ def remember(
         )
 
     write_all = on_own_share(one, config.memory, gives_memory=True)
-    return write_all(memory, latents, depth, keep, cameras, times)
+    with jax.named_scope(WRITE_SCOPE):
+        return write_all(memory, latents, depth, keep, cameras, times)

@@ -22,6 +22,9 @@ from mirage_jax.memory import read, sharded, write
 from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.memory.state import LatentMemory
 
+# By what profilers and compiled programs call the operations of a write and of a read.
+WRITE_SCOPE, READ_SCOPE = "memory_write", "memory_read"
+
 
 def on_own_share(
     function: Callable[..., Any], config: MemoryConfig, *, gives_memory: bool

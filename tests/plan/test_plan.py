@@ -122,10 +122,22 @@ def test_meshes_divide_rows_heads_and_tokens_and_the_least_divided_sequence_come
     assert found[0] == {"data": 1, "fsdp": 16, "context": 4, "tensor": 1}
     for mesh in found:
         assert np.prod(list(mesh.values())) == 64
-        assert 16 % mesh["fsdp"] == 0  # first chunks are a quarter of the batch
+        # First chunks are a quarter of the batch.
+        assert 16 % (mesh["data"] * mesh["fsdp"]) == 0
         assert 24 % (mesh["context"] * mesh["tensor"]) == 0
     with pytest.raises(ValueError, match="64 devices divide a batch of 4 .*give a larger --batch"):
         meshes.mesh_for(world("wan5b.py:release"), "full", 64, 1e12)
+
+
+def test_weights_are_divided_among_no_more_devices_however_many_there_are():
+    for devices in (64, 256, 4096):
+        config = config_lib.replace(world("wan5b.py:paper"), {"full_train.batch": devices})
+        found = meshes.mesh_for(config, "full", devices, 95e9)
+        assert found == {"data": devices // 64, "fsdp": 16, "context": 4, "tensor": 1}
+    # Where that does not fit they are, thinly.
+    shares = [m["fsdp"] * m["context"] for m in meshes.candidates(config, "full", 4096)]
+    assert max(shares) == 1024
+    assert shares.index(1024) > shares.index(64)
 
 
 def test_targets_are_read_or_refused():
