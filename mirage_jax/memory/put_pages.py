@@ -4,11 +4,13 @@ The rows are sorted by slot; then each page that gets any is read, changed and w
 block. A row finds its slot by comparing numbers, all against all within the page, which vector
 units do in a few cycles, where a scatter would take the rows one after the other.
 
-Conventions: tables of rows are k planes of pages, [k * pages, P], and new rows k lines of fields,
-[k, m]; TPUs keep them like this, so that nothing is copied.
+Conventions: new rows are k lines of fields, [k, m]. Tables of rows are [pages, k, P], which is how
+GPUs keep them, or k planes of pages, [k * pages, P], which is how TPUs do: so nothing is copied.
 
 Read next: `put.py`, whose result this equals.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from jaxtyping import Bool, Int32, Shaped
 
 from mirage_jax.memory.merge import Sorted
 from mirage_jax.memory.state import LatentMemory
+from mirage_jax.ops.platform import current_platform
 
 # What is known of a page.
 _ABOUT = ("bounds", "views", "newest", "used")
@@ -39,13 +42,14 @@ def put_by_page(
     """
     size, m = memory.order.shape[-1], place.shape[0]
     pages = memory.order.size // size
+    lay = _Planes(pages) if current_platform() == "tpu" else _Blocks(pages)
     new = _fields(memory, arranged, order)
     place, source = jax.lax.sort((place, jnp.arange(m, dtype=jnp.int32)), num_keys=1)
     new = {name: values[:, source] for name, values in new.items()} | {"place": place[None]}
     # At least a page of them, since that many are looked at together.
     new = {name: jnp.pad(x, ((0, 0), (0, max(size - m, 0)))) for name, x in new.items()}
     count = jnp.sum(stored, dtype=jnp.int32)
-    tables = {name: _planes(getattr(memory, name)) for name in new if name != "place"}
+    tables = {name: lay.of_table(getattr(memory, name)) for name in new if name != "place"}
     about = {name: getattr(memory, name).reshape(-1, *getattr(memory, name).shape[2:])
              for name in _ABOUT}  # fmt: skip
 
@@ -57,10 +61,10 @@ def put_by_page(
         page = new["place"][0, cursor] // size
         number = start + jnp.arange(size)
         mine = (part["place"][0] // size == page) & (number >= cursor) & (number < count)
-        old = {name: _page_of(table, page, pages) for name, table in tables.items()}
+        old = {name: lay.page(table, page) for name, table in tables.items()}
         known = {name: jax.lax.dynamic_index_in_dim(x, page, 0, False) for name, x in about.items()}
         slots, known = _put(old, part, mine), _widen(known, part, mine, size)
-        tables = {name: _with_page(x, slots[name], page, pages) for name, x in tables.items()}
+        tables = {name: lay.with_page(x, page, slots[name]) for name, x in tables.items()}
         about = {
             name: jax.lax.dynamic_update_index_in_dim(x, known[name], page, 0)
             for name, x in about.items()
@@ -69,8 +73,7 @@ def put_by_page(
 
     start = (jnp.zeros((), jnp.int32), tables, about)
     _, tables, about = jax.lax.while_loop(lambda state: state[0] < count, step, start)
-    planes = {name: table.reshape(-1, pages, size) for name, table in tables.items()}
-    whole = {name: jnp.moveaxis(table, 0, 1) for name, table in planes.items()} | about
+    whole = {name: lay.to_table(table) for name, table in tables.items()} | about
     return memory._replace(
         **{name: table.reshape(getattr(memory, name).shape) for name, table in whole.items()}
     )
@@ -88,32 +91,48 @@ def _fields(
     return fields | {name: values[None] for name, values in lines.items()}
 
 
-def _planes(table: Shaped[jax.Array, "V pages *k P"]) -> Shaped[jax.Array, "k*pages P"]:
-    """Return a table of rows as planes, one under the other: then TPUs do not turn them over."""
-    pages, size = table.shape[0] * table.shape[1], table.shape[-1]
-    return jnp.moveaxis(table.reshape(pages, -1, size), 1, 0).reshape(-1, size)
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+    """Tables of rows as they are: a page after the other."""
+
+    pages: int
+
+    def of_table(self, table: Shaped[jax.Array, "V pages *k P"]) -> Shaped[jax.Array, "n k P"]:
+        return table.reshape(self.pages, -1, table.shape[-1])
+
+    def to_table(self, blocks: Shaped[jax.Array, "n k P"]) -> Shaped[jax.Array, "n k P"]:
+        return blocks
+
+    def page(self, blocks: Shaped[jax.Array, "n k P"], page: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_index_in_dim(blocks, page, 0, keepdims=False)
+
+    def with_page(self, blocks: jax.Array, page: jax.Array, slots: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(blocks, slots, page, 0)
 
 
-def _page_of(
-    planes: Shaped[jax.Array, "k*pages P"], page: Int32[jax.Array, ""], pages: int
-) -> Shaped[jax.Array, "k P"]:
-    """Return a page of a table of planes."""
-    places = range(0, planes.shape[0], pages)
-    return jnp.concatenate(
-        [jax.lax.dynamic_slice_in_dim(planes, first + page, 1) for first in places]
-    )
+@dataclasses.dataclass(frozen=True)
+class _Planes:
+    """Tables of rows as planes, one under the other: then TPUs do not turn them over."""
 
+    pages: int
 
-def _with_page(
-    planes: Shaped[jax.Array, "k*pages P"],
-    slots: Shaped[jax.Array, "k P"],
-    page: Int32[jax.Array, ""],
-    pages: int,
-) -> Shaped[jax.Array, "k*pages P"]:
-    """Return a table of planes with a page of it replaced."""
-    for k, first in enumerate(range(0, planes.shape[0], pages)):
-        planes = jax.lax.dynamic_update_index_in_dim(planes, slots[k], first + page, 0)
-    return planes
+    def of_table(self, table: Shaped[jax.Array, "V pages *k P"]) -> Shaped[jax.Array, "k*n P"]:
+        size = table.shape[-1]
+        return jnp.moveaxis(table.reshape(self.pages, -1, size), 1, 0).reshape(-1, size)
+
+    def to_table(self, planes: Shaped[jax.Array, "k*n P"]) -> Shaped[jax.Array, "n k P"]:
+        return jnp.moveaxis(planes.reshape(-1, self.pages, planes.shape[-1]), 0, 1)
+
+    def page(self, planes: Shaped[jax.Array, "k*n P"], page: jax.Array) -> jax.Array:
+        places = range(0, planes.shape[0], self.pages)
+        return jnp.concatenate(
+            [jax.lax.dynamic_slice_in_dim(planes, first + page, 1) for first in places]
+        )
+
+    def with_page(self, planes: jax.Array, page: jax.Array, slots: jax.Array) -> jax.Array:
+        for k, first in enumerate(range(0, planes.shape[0], self.pages)):
+            planes = jax.lax.dynamic_update_index_in_dim(planes, slots[k], first + page, 0)
+        return planes
 
 
 def _put(old: dict, part: dict, mine: Bool[jax.Array, " P"]) -> dict:

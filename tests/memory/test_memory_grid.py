@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory.slow_memory import by_age, make_rows, random_cameras, slow_read
 
-from mirage_jax.memory import directory, put, read, state, take, write
+from mirage_jax.memory import directory, put, put_pages, read, state, take, write
 from mirage_jax.memory.rows import rebalance, row_numbers, rows_in_order
 
 HW, LENGTH, SIZE = (6, 8), 64, 0.5
@@ -252,12 +252,13 @@ def test_row_numbers_are_those_of_a_read():
     assert set(seen.tolist()) <= set(row_numbers(memory).tolist())
 
 
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
 @pytest.mark.parametrize(
     "rules",
     [{"retention": "mean"}, {"retention": "newest", "when_full": "oldest", "capacity": 144}],
     ids=["mean", "oldest pages given up"],
 )
-def test_writing_page_by_page_equals_scattering_rows(monkeypatch, rules):
+def test_writing_page_by_page_equals_scattering_rows(monkeypatch, rules, platform):
     config = dataclasses.replace(RULES, partitions=2, **rules)
     rng = np.random.default_rng(7)
     draws = [draw_rows(rng) for _ in range(3)]
@@ -268,8 +269,8 @@ def test_writing_page_by_page_equals_scattering_rows(monkeypatch, rules):
         evicted += int(report.evicted)
     assert (evicted > 0) == (config.when_full == "oldest")
     # What accelerators do: pages, buckets of the directory and planes instead of single slots.
-    for module in (put, directory, take):
-        monkeypatch.setattr(module, "current_platform", lambda: "tpu")
+    for module in (put, put_pages, directory, take):
+        monkeypatch.setattr(module, "current_platform", lambda: platform)
     by_page = jax.jit(lambda memory, rows: write.write(memory, rows, config)[0])
     for rows in draws:
         paged = by_page(paged, rows)
