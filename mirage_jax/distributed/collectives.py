@@ -1,7 +1,8 @@
 """What devices send each other in a compiled program, read off its text.
 
 Conventions: a loop's body counts as often as the loop runs, where the program says how often: scans
-do, or count up to a constant; other loops count once. Bytes are those of the result, and those that
+do, or count up to a constant; other loops count once. What starts in one place and is done in
+another counts where it starts. Bytes are those of the result, and those that
 a device must send at least with a ring: (n - 1)/n of the gathered array for gathers, reductions to
 shares and exchanges, twice that for reductions to all.
 
@@ -19,6 +20,7 @@ from mirage_jax.distributed.programs import parse_program, shape_bytes, shapes_i
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 _CALL = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(-start)?\(")
+_CHAIN, _CHAIN_START = "chain_id=", "%async-collective-start"
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 # replica_groups=mesh['data'=1,'fsdp'=64] {'fsdp'}, or {'fsdp':(2)4} for a part of an axis
@@ -54,7 +56,8 @@ def read_collectives(text: str, devices: int) -> dict[str, Traffic]:
     found: dict[str, Traffic] = {}
     for visit in visits(program):
         for line in program.bodies.get(visit.name, ()):
-            if match := _CALL.search(line):
+            match = _CALL.search(line)
+            if match and not _goes_on(line, visit.caller):
                 kind = match[2]
                 size, sent = _bytes(kind, match[1], bool(match[3]), _group(line, devices))
                 traffic = found.setdefault(kind, Traffic())
@@ -62,6 +65,15 @@ def read_collectives(text: str, devices: int) -> dict[str, Traffic]:
                 traffic.bytes += visit.times * size
                 traffic.sent += visit.times * sent
     return found
+
+
+def _goes_on(line: str, caller: str) -> bool:
+    """Return whether this is a later part of a collective that overlaps other work on a TPU.
+
+    Such a one is written into each fusion of its chain: where it starts, which alone counts, into
+    the products that run meanwhile, and where it is done.
+    """
+    return _CHAIN in line and not caller.removeprefix("ROOT ").startswith(_CHAIN_START)
 
 
 def _group(line: str, devices: int) -> int:

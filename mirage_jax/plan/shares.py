@@ -36,11 +36,12 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _SCOPE = re.compile(r'op_name="([^"]*)"')
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 _ALIASED = re.compile(r"output_to_operand_aliasing=\{\{\}: \((\d+)")
+_PASSED_ON = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
 # These move nothing themselves.
 _FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast while conditional call after-all iota "
-    "optimization-barrier partition-id replica-id copy-done async-done async-update "
-    "all-gather-done all-reduce-done collective-permute-done add-dependency".split()
+    "optimization-barrier partition-id replica-id async-start copy-done slice-done async-done "
+    "async-update all-gather-done all-reduce-done collective-permute-done add-dependency".split()
 )
 _LOOPS = frozenset(["while", "conditional", "call", "async-start"])
 _SLICES = frozenset(["dynamic-slice", "gather", "slice"])
@@ -178,9 +179,14 @@ class _Counter:
             return 2 * result
         if line.kind in ("dynamic-update-slice", "scatter"):
             return 2 * _main_bytes(given[1]) if len(given) > 1 else result
-        if line.kind in ("copy-start", "async-start"):
-            return result / 2 + sum(map(_main_bytes, given)) / 2
+        if line.kind == "copy-start":  # (to, from, ...)
+            return result
+        if line.kind == "slice-start":  # ((from), to, ...)
+            return _main_bytes(_ARRAY.findall(line.shape)[1].split("S(")[0])
         if line.kind == "fusion" and (inner := called_by(line.rest)):
+            for output, operand in _PASSED_ON.findall(line.rest):
+                given[int(operand)] = ""
+                result -= _main_bytes(_ARRAY.findall(line.shape)[int(output)])
             return self._fused_bytes(result, given, inner[0])
         if in_place := _ALIASED.search(line.rest):  # what is put there comes in other operands
             return 2 * sum(_main_bytes(x) for i, x in enumerate(given) if i != int(in_place[1]))

@@ -3,7 +3,6 @@
 On eight simulated devices the same programs are compiled by `tests/memory/test_memory_sharded.py`.
 """
 
-import importlib.util
 import json
 
 import pytest
@@ -12,10 +11,6 @@ from click.testing import CliRunner
 from mirage_jax.cli import plan as plan_command
 from mirage_jax.distributed.targets import compile_only_devices, parse_target
 from mirage_jax.plan.memory import Work, plan_memory
-
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install 'jax[tpu]'"
-)
 
 
 def run(*arguments):
@@ -42,20 +37,30 @@ def test_a_plan_needs_a_config_or_a_memory_with_a_target():
         assert "give --config, or --memory with a --target" in run(*arguments).output
 
 
-@pytest.fixture(scope="module")
-def plans():
+WORK = Work(frames=1, views=2, grid_hw=(8, 16))
+TARGETS = [
+    "v5e:8x8",
+    "h100:8x8",
+    *(pytest.param(t, marks=pytest.mark.slow) for t in ("v5p:4x4x4", "v6e:8x8", "tpu7x:4x4x4")),
+]
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def plans(request):
+    """Plans of a memory and of one ten times as large, for 64 chips."""
+    target = parse_target(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TPU_SKIP_MDS_QUERY", "1")
         patch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         patch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
         patch.setenv("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-        target = parse_target("v5e:8x8")
-        devices = compile_only_devices(target)
-        work = Work(frames=2, views=2)
-        return [plan_memory(rows, target, devices, work) for rows in (10**6, 10**7)]
+        try:
+            devices = compile_only_devices(target)
+        except LookupError as missing:
+            pytest.skip(missing.args[0])
+        return [plan_memory(rows, target, devices, WORK) for rows in (10**6, 10**7)]
 
 
-@needs_libtpu
 def test_traffic_of_64_chips_does_not_depend_on_what_is_stored(plans):
     small, large = (plan.programs for plan in plans)
     for name in ("write", "read"):
@@ -63,10 +68,13 @@ def test_traffic_of_64_chips_does_not_depend_on_what_is_stored(plans):
     counts = {kind: traffic.count for kind, traffic in small["read"].collectives.items()}
     # Least depth, least order, tokens, and all else in one sum.
     assert counts == {"all-reduce": 4}
+    # The new rows, once: 48 channels in float32, 33 bytes of geometry, and the report.
+    gathered = sum(traffic.bytes for traffic in small["write"].collectives.values())
+    assert WORK.new_rows * 4 * 48 < gathered < WORK.new_rows * (4 * 48 + 40)
 
 
-@needs_libtpu
 def test_kernels_hold_less_than_a_megabyte_of_vector_memory_whatever_is_stored(plans):
+    on_gpu = plans[0].target.kind == "h100"
     for name, kernels in (
         ("write", {"put_rows", "gather_rows"}),
         ("read", {"walk_pages", "gather_rows"}),
@@ -74,15 +82,20 @@ def test_kernels_hold_less_than_a_megabyte_of_vector_memory_whatever_is_stored(p
         sizes = [plan.programs[name].kernels for plan in plans]
         assert sizes[0] == sizes[1]
         assert set(sizes[0]) == kernels
-        assert all(0 < size < 2**20 for size in sizes[0].values())
+        assert all(size == 0 if on_gpu else 0 < size < 2**20 for size in sizes[0].values())
 
 
-@needs_libtpu
 def test_nothing_is_scattered_and_no_stored_rows_are_sorted_or_copied(plans):
     small, large = plans
+    write, read = (large.programs[name] for name in ("write", "read"))
+    assert write.scatters == read.scatters == []
+    assert write.sorts
+    assert write.beyond(WORK.new_rows) == []
+    # A read sorts pages, of 256 rows each; this many lie on a device.
+    pages = large.config.pages * large.config.partitions // large.target.devices
+    assert read.sorts
+    assert read.beyond(WORK.views * pages) == []
+    # Work lists have an entry a page; everything else is that of the new rows or of the views.
     for name in ("write", "read"):
-        assert large.programs[name].scatters == []
-        assert large.programs[name].beyond(2 * large.work.new_rows) == []
-        # Work lists have an entry a page; everything else is that of the new rows or of the views.
         grown = large.programs[name].temporary - small.programs[name].temporary
-        assert grown < 0.1 * (sum(large.tables.values()) - sum(small.tables.values()))
+        assert grown < 0.01 * (sum(large.tables.values()) - sum(small.tables.values()))

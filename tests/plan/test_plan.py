@@ -62,6 +62,36 @@ def test_collectives_in_a_loop_count_as_often_as_it_runs(loop):
     assert set(found) == {"all-gather", "all-reduce", "all-to-all", "reduce-scatter"}
 
 
+CHAIN = """HloModule jit_f
+
+%start (p: bf16[8,128]) -> (bf16[8,128], bf16[64,128]) {
+  %a = bf16[64,128]{1,0} all-gather(%p), replica_groups=[1,8]<=[8], frontend_attributes={chain_id="7"}
+}
+
+%go_on (p: bf16[8,128], x: bf16[64,128]) -> (f32[16,16], bf16[64,128]) {
+  %m = f32[16,16]{1,0} dot(%u, %v)
+  %b = bf16[64,128]{1,0} all-gather(%p), replica_groups=[1,8]<=[8], frontend_attributes={chain_id="7"}
+}
+
+%done (p: bf16[8,128], x: bf16[64,128]) -> bf16[64,128] {
+  %c = bf16[64,128]{1,0} all-gather(%p), replica_groups=[1,8]<=[8], frontend_attributes={chain_id="7"}
+}
+
+ENTRY %main (p: bf16[8,128]) -> bf16[64,128] {
+  %async-collective-start.1 = (bf16[8,128], bf16[64,128]) fusion(%p), kind=kCustom, calls=%start
+  %fusion.3 = (f32[16,16], bf16[64,128]) fusion(%s, %t), kind=kCustom, calls=%go_on
+  %async-collective-done.1 = bf16[64,128]{1,0} fusion(%s, %u), kind=kCustom, calls=%done
+  %d = bf16[16,128]{1,0} all-gather(%q), replica_groups=[2,4]<=[8], dimensions={0}
+}
+"""  # noqa: E501
+
+
+def test_a_collective_that_overlaps_other_work_counts_once():
+    gather = read_collectives(CHAIN, devices=8)["all-gather"]
+    assert gather.count == 2
+    assert gather.sent == (64 * 128 * 7 / 8 + 16 * 128 * 3 / 4) * 2
+
+
 def world(name="procedural.py"):
     return config_lib.load(str(ROOT / "configs" / name))
 
