@@ -103,7 +103,8 @@ class _Counter:
     """Walks through a program once."""
 
     def __init__(self, program: Program, scopes: tuple[str, ...], turns: Turns) -> None:
-        self.program, self.scopes, self.turns = program, scopes, turns
+        self.program, self.turns = program, turns
+        self.scopes = re.compile(rf"\b(?:{'|'.join(map(re.escape, scopes))})\b")
         self.lines = {name: list(_lines(body)) for name, body in program.bodies.items()}
         self.named = {name: {x.name: x for x in lines} for name, lines in self.lines.items()}
 
@@ -133,7 +134,7 @@ class _Counter:
 
     def _scoped(self, text: str) -> bool:
         match = _SCOPE.search(text)
-        return match is not None and any(scope in match[1] for scope in self.scopes)
+        return match is not None and self.scopes.search(match[1]) is not None
 
     def _in_part(self, line: _Line, computation: str) -> bool:
         """Return whether an operation, something fused into it, or what it moves is the part's."""
