@@ -144,10 +144,10 @@ class Plan:
                 f"{size_text(traffic.bytes)}"
             )
         if share := self.remembering():
+            accessed = size_text(self.compiled.accessed if self.compiled else 0)
             lines.append(
-                f"  {size_text(self.compiled.accessed):>10}  read and written a device; of that the "  # type: ignore[union-attr]
-                f"latent memory at most {share['bytes']:.2%}, of operations "
-                f"{share['operations']:.3%}"
+                f"  {accessed:>10}  read and written a device; of that the latent memory at most "
+                f"{share['bytes']:.2%}, of operations {share['operations']:.3%}"
             )
         bounds = ", ".join(f"{name} {value:.3f}" for name, value in self.seconds().items())
         lines.append(
