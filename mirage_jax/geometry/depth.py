@@ -61,6 +61,30 @@ def resize_mask(mask: Shaped[Any, "*batch H W"], hw: tuple[int, int]) -> Shaped[
     return mask[..., rows, :][..., columns]
 
 
+def resize_surface(
+    depth: Float[Any, "*batch H W"], hw: tuple[int, int], relative_range: float = 0.1
+) -> Float[Any, "*batch h w"]:
+    """Resize depth so that every value lies on a surface: bilinear inside, nearest at edges.
+
+    Args:
+      depth: [..., H, W] z-depth in scene units, 0 = unknown; at least 3 x 3.
+      hw: target size (height, width).
+      relative_range: as in ``edge_validity``.
+
+    Returns:
+      [..., h, w]; where a bilinear sample would touch an edge or unknown depth, the pixel whose
+      centre is nearest.
+    """
+    xp = array_namespace(depth)
+    depth = as_float(depth, xp)
+    smooth = resize_validity(edge_validity(depth, 5, relative_range), hw)
+    rows, columns = (
+        np.minimum(((np.arange(target) + 0.5) * (size / target)).astype(np.int32), size - 1)
+        for size, target in zip(depth.shape[-2:], hw, strict=True)
+    )
+    return xp.where(smooth, resize_depth(depth, hw), depth[..., rows, :][..., columns])
+
+
 def resize_validity(valid: Bool[Any, "*batch H W"], hw: tuple[int, int]) -> Bool[Any, "*batch h w"]:
     """Tell which cells of ``resize_depth`` are made of valid pixels only.
 
