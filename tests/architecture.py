@@ -37,8 +37,9 @@ MAY_IMPORT = {
 }
 
 FORBIDDEN_LIBRARIES = {"torch", "tensorflow", "pickle", "dill", "joblib", "haiku", "equinox"}
-# Runs Diffusers for `mirage convert --verify` in a process of its own; nothing imports it.
-TORCH_SCRIPT = Path("eval/diffusers_forward.py")
+# Run Diffusers for `mirage convert --verify`, and depth models, in processes of their own; nothing
+# imports them.
+TORCH_SCRIPTS = {Path("eval/diffusers_forward.py"), Path("rollout/hub_depth_forward.py")}
 NNX_TRANSFORMS = {
     "jit", "grad", "value_and_grad", "scan", "remat", "checkpoint", "pmap", "cond", "while_loop",
     "fori_loop", "vmap", "Optimizer", "ModelAndOptimizer", "BatchNorm", "Dropout",
@@ -113,9 +114,9 @@ def library_complaints(source: Source) -> Iterator[str]:
     """Finds forbidden libraries, pickle switched on, and JAX where it must not be."""
     for line, name in imported_modules(source):
         root = name.split(".")[0]
-        if root in FORBIDDEN_LIBRARIES and source.path != TORCH_SCRIPT:
+        if root in FORBIDDEN_LIBRARIES and source.path not in TORCH_SCRIPTS:
             yield f"{source.path}:{line}: imports {root}"
-        if name.startswith("mirage_jax.eval.diffusers_forward"):
+        if any(name.startswith(f"mirage_jax.{script}") for script in _script_modules()):
             yield f"{source.path}:{line}: imports a script that needs torch"
         if root in {"jax", "flax", "optax", "orbax"} and source.unit in {"data", "geometry"}:
             yield f"{source.path}:{line}: {source.unit} imports {root}"
@@ -123,6 +124,10 @@ def library_complaints(source: Source) -> Iterator[str]:
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
             if not (isinstance(node.value, ast.Constant) and node.value.value is False):
                 yield f"{source.path}:{node.value.lineno}: allow_pickle"
+
+
+def _script_modules() -> list[str]:
+    return [".".join(path.with_suffix("").parts) for path in TORCH_SCRIPTS]
 
 
 def nnx_complaints(source: Source) -> Iterator[str]:

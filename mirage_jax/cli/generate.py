@@ -6,9 +6,13 @@ scene is walked out and back with the shipped weights.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import click
 
 from mirage_jax.cli.camera_flags import parse_intrinsics
+from mirage_jax.cli.depth_flags import depth_reading_flags, near_far_flag, resolve_depth_reading
 from mirage_jax.cli.prompt_flags import prompt_flags, resolve_prompts
 
 _DEFAULT_FRAMES = 65
@@ -16,7 +20,9 @@ _DEFAULT_FRAMES = 65
 
 @click.command(help=__doc__.split("\n\n")[0].split(": ", 1)[1].capitalize())
 @click.option("--scene", help="A geometry.npz, a picture, or a shipped scene's name.")
-@click.option("--depth", type=click.Path(), help="Depth of a picture: .npy or .npz, z-depth.")
+@click.option("--depth", help="Depth of a picture: a file, hf:MODEL (Hugging Face), or latent.")
+@depth_reading_flags
+@near_far_flag
 @click.option("--mask", type=click.Path(), help="Of a picture: non-zero where content is static.")
 @click.option("--intrinsics", callback=parse_intrinsics, help="Of a picture: fx,fy,cx,cy.")
 @click.option("--fov", type=float, help="Of a picture: horizontal field of view, degrees.")
@@ -39,8 +45,14 @@ _DEFAULT_FRAMES = 65
 )
 @click.option(
     "--path-depth",
-    type=click.Path(),
-    help="z-depth [f, H, W] of the path's frames, .npy or .npz; for worlds without a depth head.",
+    help="Depth of the path's frames: a file [f, H, W], or hf:MODEL, which sees decoded frames.",
+)
+@click.option(
+    "--align-depth",
+    type=click.Choice(["auto", "scale", "disparity", "none"]),
+    default="auto",
+    show_default=True,
+    help="How depth of hf:MODEL is aligned to memory; auto: scale, and shift where needed.",
 )
 @click.option("--frames", type=click.IntRange(min=1), help="Any number; rounded up.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -55,26 +67,29 @@ _DEFAULT_FRAMES = 65
 @click.option("--resume", is_flag=True, help="Go on from the state in the output folder.")
 @click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
 def command(
-    scene, depth, mask, intrinsics, fov, path, path_as, path_smooth, path_depth, frames, seed, out,
-    weights, steps, solver, guidance, no_memory, no_compare, resume, fps, **text,
+    scene, depth, depth_words, depth_device, near_far, mask, intrinsics, fov, path, path_as,
+    path_smooth, path_depth, align_depth, frames, seed, out, weights, steps, solver, guidance,
+    no_memory, no_compare, resume, fps, **text,
 ) -> None:  # fmt: skip
     """Walks through a scene."""
-    import dataclasses
     from pathlib import Path
 
     from mirage_jax import estimate
     from mirage_jax.geometry.camera_files import reading_of
-    from mirage_jax.rollout import depths, paths, shipped
+    from mirage_jax.rollout import depths, new_scene, paths, photo, shipped
     from mirage_jax.rollout import scene as scene_lib
     from mirage_jax.rollout import world as world_lib
 
     source = shipped.find_scene(scene)
-    start = scene_lib.load_scene(source, depth=depth, mask=mask, intrinsics=intrinsics, fov=fov)
     folder = Path(weights) if weights else shipped.DEFAULT_WORLD
-    spec = world_lib.load_spec(folder)
+    reading = resolve_depth_reading(depth_words)
+    picture = scene_lib.PictureOptions(
+        mask=mask, lens=photo.Lens(intrinsics, fov), near_far=near_far or None
+    )
+    request = new_scene.SceneRequest(depth, reading, depth_device, picture, folder)
+    start = new_scene.open_scene(source, request, _note)
     asked = {"steps": steps, "solver": solver, "guidance": guidance}
-    changed = {name: value for name, value in asked.items() if value is not None}
-    spec = dataclasses.replace(spec, sampling=dataclasses.replace(spec.sampling, **changed))
+    spec = _with_sampling(world_lib.load_spec(folder), asked)
     start = scene_lib.fit_scene(start, spec.frame_hw)
     stride = spec.chunk.temporal_stride
     walked = paths.resolve_path(
@@ -87,9 +102,8 @@ def command(
         smooth=path_smooth,
     )
     click.echo(f"scene {source}, world {folder}, path {path}, seed {seed}")
-    for note in walked.notes:
-        click.echo(f"note: {note}")
-    given_depth = depths.find_path_depth(spec, start, walked, path_depth)
+    for line in walked.notes:
+        _note(line)
     plan, prompt = resolve_prompts(text, spec, folder) or (None, None)
     click.echo(estimate.estimate_generation(spec).text(estimate.device_bytes()))
     world = dataclasses.replace(world_lib.load_world(folder), spec=spec)
@@ -104,11 +118,23 @@ def command(
         fps=fps,
         prompts=plan,
     )
-    metrics = walkthrough.walk(
-        world, start, walked.cameras, config, Path(out), click.echo, prompt, given_depth
-    )
+    wanted = depths.PathDepthRequest(path_depth, reading, depth_device, align_depth, click.echo)
+    with depths.open_path_depth(spec, start, walked, wanted) as given:
+        metrics = walkthrough.walk(
+            world, start, walked.cameras, config, Path(out), click.echo, prompt, given
+        )
     click.echo(_summary(metrics))
     click.echo(f"written to {out}: video.mp4, sheet.png, memory.ply, metrics.json and more")
+
+
+def _with_sampling(spec: Any, asked: dict[str, Any]) -> Any:
+    """Return a spec with the settings of the solver that were given."""
+    changed = {name: value for name, value in asked.items() if value is not None}
+    return dataclasses.replace(spec, sampling=dataclasses.replace(spec.sampling, **changed))
+
+
+def _note(line: str) -> None:
+    click.echo(f"note: {line}")
 
 
 def _summary(metrics) -> str:

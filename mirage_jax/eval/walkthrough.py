@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mirage_jax.geometry.camera import Camera
 from mirage_jax.rollout import outputs, sheet, state_files
 from mirage_jax.rollout.chunk import Prompt, Providers, Start
 from mirage_jax.rollout.decode import decode_latents, reconstruct
-from mirage_jax.rollout.depths import PathDepth, path_depth
+from mirage_jax.rollout.depths import EstimatedDepth, PathDepth, path_depth
 from mirage_jax.rollout.loop import ChunkResult, RolloutConfig, RolloutState, rollout, start_rollout
 from mirage_jax.rollout.paths import closes
 from mirage_jax.rollout.plan import plan_chunks
@@ -75,7 +75,7 @@ def walk(
     directory: Path,
     say: Say = lambda line: None,
     prompt: Prompt | None = None,
-    depth: PathDepth | None = None,
+    depth: PathDepth | EstimatedDepth | None = None,
 ) -> dict[str, Any]:
     """Walk along cameras through a scene and write everything into a folder.
 
@@ -87,7 +87,7 @@ def walk(
         directory: output folder, made if needed.
         say: receives progress lines.
         prompt: embeddings to follow; needed by worlds that read text.
-        depth: along the path; needed by worlds without a depth head.
+        depth: along the path, or a source that estimates it; needed by worlds without a depth head.
 
     Returns:
         What metrics.json holds.
@@ -125,20 +125,22 @@ def _run(
     config: WalkConfig,
     state_path: Path | None,
     say: Say,
-    given: tuple[Prompt | None, PathDepth | None],
+    given: tuple[Prompt | None, PathDepth | EstimatedDepth | None],
 ) -> _Walk:
     run = RolloutConfig(seed=config.seed, memory=config.memory)
     (prompt, depth), providers = given, None
-    if depth is not None:
-        keep = None if depth.keep is None else depth.keep[None]
-        providers = Providers(depth=path_depth(world.spec, depth.depth[None], keep))
-    mark = state_files.fingerprint(world, start, cameras, run, prompt, depth)
+    mark = state_files.fingerprint(world, start, cameras, run, prompt, _marked(depth))
     state = None
     if state_path is not None and config.resume and state_path.is_file():
         state = state_files.load_state(state_path, mark)
         say(f"going on after chunk {state.next_chunk}")
     if state is None:
         state = start_rollout(world, start, cameras, run)
+    if isinstance(depth, EstimatedDepth):
+        providers = Providers(depth=depth.provider(world, state.latents))
+    elif depth is not None:
+        keep = None if depth.keep is None else depth.keep[None]
+        providers = Providers(depth=path_depth(world.spec, depth.depth[None], keep))
     plan = plan_chunks(cameras.cam_to_world.shape[1], world.spec.chunk)
     results, memories = [], []
     walked = rollout(world, start, cameras, run, providers=providers, prompt=prompt, state=state)
@@ -154,6 +156,14 @@ def _run(
             f"seconds={sum(result.seconds.values()):.1f}"
         )
     return _Walk(state, results, memories, decode_latents(world, state.latents)[0])
+
+
+def _marked(depth: PathDepth | EstimatedDepth | None) -> Iterable[Any] | None:
+    """Return what of a given depth decides the result."""
+    if not isinstance(depth, EstimatedDepth):
+        return depth
+    how = "none" if depth.align is None else depth.align.model
+    return [np.frombuffer(f"{depth.name} {how}".encode(), np.uint8)]
 
 
 def _more(result: ChunkResult) -> str:

@@ -3,8 +3,8 @@
 Inverse depth is what is fitted: known 1/z = a x + b, where x is the inverse of the given depth, or
 a network's disparity. `scale` alone has b = 0 (depth is multiplied by 1/a); `disparity` fits both.
 The start is the hypothesis of least median deviation (of single points, or of pairs), which holds
-while fewer than half of the points are wrong; reweighted least squares with Tukey's biweight make it
-exact. No randomness: the drawn points are constants.
+while fewer than half of the points are wrong; reweighted least squares with Tukey's biweight refine
+it. No randomness: the drawn points are constants.
 
 Conventions: as in ``depth.py``; functions run on NumPy and JAX arrays alike, also under ``jit``
 (``check_alignment`` does not). Read next: ``depth_files/depth_maps.py``.
@@ -74,7 +74,7 @@ class AlignmentLimits:
 
     tolerance: float = 0.1
     least_inliers: float = 0.5
-    fewest_points: int = 50
+    fewest_points: int = 30
     least_spread: float = 0.05
 
 

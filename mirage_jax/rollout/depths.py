@@ -3,25 +3,32 @@
 Both make a `DepthProvider` for worlds without a depth head (or to overrule it). A latent frame has
 the depth of the last of its video frames, whose camera it has.
 Conventions: z-depth in scene units, 0 = unknown; masks True = may be remembered.
-Read next: `mirage_jax/rollout/chunk.py` (who calls a provider).
+Read next: `mirage_jax/rollout/chunk.py` (who calls a provider), `depth_sources.py`,
+`aligned_depth.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from mirage_jax import world_model
-from mirage_jax.geometry.depth import validate_depth
+from mirage_jax.geometry.camera import Camera
+from mirage_jax.geometry.depth_alignment import Model
+from mirage_jax.geometry.depth_files import DepthReading, read_depth, z_depth
+from mirage_jax.rollout.aligned_depth import MemoryAlignment, pseudo_depth
 from mirage_jax.rollout.chunk import DepthProvider
 from mirage_jax.rollout.decode import FrameStream
+from mirage_jax.rollout.depth_sources import HUB, DepthSource, open_source
 from mirage_jax.rollout.paths import ResolvedPath
 from mirage_jax.rollout.plan import PlannedChunk
-from mirage_jax.rollout.scene import Scene, read_array
+from mirage_jax.rollout.scene import Scene
 from mirage_jax.rollout.world import World, WorldSpec
 
 # (index of the video frames [f], frames [b, f, H, W, 3]) -> z-depth [b, f, H, W]
@@ -40,33 +47,99 @@ class PathDepth(NamedTuple):
     keep: Bool[np.ndarray, "f H W"] | None = None
 
 
-def find_path_depth(
-    spec: WorldSpec, scene: Scene, walked: ResolvedPath, file: str | Path | None
-) -> PathDepth | None:
-    """Return the depth along a path: that of a file, or what the scene recorded on its own path.
+class EstimatedDepth(NamedTuple):
+    """Depth that a source reads off decoded frames.
+
+    Attributes:
+        source: a depth model; files are for depth that is known.
+        name: of the source, for the fingerprint of a saved state.
+        align: to memory, or None for depth in the scene's own units.
+    """
+
+    source: DepthSource
+    name: str
+    align: MemoryAlignment | None
+
+    def provider(self, world: World, latents: Float[Any, "b l h w c"]) -> DepthProvider:
+        """Return the provider of a rollout of one view that goes on from `latents`.
+
+        Raises:
+            ValueError: disparity without an alignment of scale and shift.
+        """
+        disparity = self.source.kind == "disparity"
+        if disparity and (self.align is None or self.align.model != "disparity"):
+            raise ValueError(
+                f"--path-depth: {self.name} gives disparity of unknown scale and shift, expected "
+                "an alignment of both; --align-depth disparity"
+            )
+
+        def estimate(numbers: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+            maps = self.source.depth(pictures[0])
+            return (pseudo_depth(maps.values) if disparity else maps.values)[None]
+
+        return decoded_depth(world, estimate, latents, self.align)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathDepthRequest:
+    """What `--path-depth` and its companions ask for.
+
+    Attributes:
+        text: a file with depth [f, H, W] of the path's frames, "hf:MODEL", or None.
+        reading: answers to what the depth leaves open.
+        device: for models.
+        align: "auto", "scale", "disparity" or "none": how estimates are aligned to memory.
+        say: receives a line for each frame that is not remembered.
+    """
+
+    text: str | None = None
+    reading: DepthReading = DepthReading()
+    device: str = "cpu"
+    align: Literal["auto", "scale", "disparity", "none"] = "auto"
+    say: Callable[[str], None] = lambda line: None
+
+
+@contextmanager
+def open_path_depth(
+    spec: WorldSpec, scene: Scene, walked: ResolvedPath, request: PathDepthRequest
+) -> Iterator[PathDepth | EstimatedDepth | None]:
+    """Give the depth along a path: of a file, of a model, or what the scene recorded on its own.
 
     Args:
-        spec: of the world; one with a depth head uses it unless a file is given.
+        spec: of the world; one with a depth head uses it unless something is asked for.
         scene: of the world's frame size.
         walked: the path.
-        file: .npy or .npz (first array) with z-depth [f, H, W] of the path's frames, or None.
+        request: see there.
 
-    Returns:
-        The depth, or None where the world reads it off its latents.
+    Yields:
+        The depth, or None where the world reads it off its latents. A model ends with the context.
 
     Raises:
-        ValueError: the world needs depth and there is none, or the file does not fit the path.
+        ValueError: the world needs depth and there is none, or it does not fit the path.
     """
-    count = len(walked.cameras.cam_to_world)
-    if file is not None:
-        return PathDepth(_read_depth(Path(file), count, spec))
-    if spec.depth_head is not None:
+    text = request.text
+    if text is None:
+        yield None if spec.depth_head is not None else _recorded_depth(spec, scene, walked)
+    elif text.startswith(HUB):
+        with open_source(text, request.reading, request.device) as source:
+            yield EstimatedDepth(source, text, _alignment(source, request))
+    else:
+        yield PathDepth(_read_depth(Path(text), walked.cameras, spec, request.reading))
+
+
+def _alignment(source: DepthSource, request: PathDepthRequest) -> MemoryAlignment | None:
+    if request.align == "none":
         return None
+    needed: Model = "disparity" if source.kind == "disparity" else "scale"
+    return MemoryAlignment(needed if request.align == "auto" else request.align, request.say)
+
+
+def _recorded_depth(spec: WorldSpec, scene: Scene, walked: ResolvedPath) -> PathDepth:
     if walked.recorded is None or scene.depths is None:
         raise ValueError(
             f"--path-depth: got nothing, and the world {spec.name!r} has no depth head, expected "
-            "z-depth of every frame of the path; give a .npy of it, or --path recorded with a "
-            "geometry.npz that holds depth for each of its cameras"
+            "z-depth of every frame of the path; give a file of it, hf:MODEL to estimate it, or "
+            "--path recorded with a geometry.npz that holds depth for each of its cameras"
         )
     keep = None
     if scene.keeps is not None and spec.chunk.write.masks == "every":
@@ -74,17 +147,17 @@ def find_path_depth(
     return PathDepth(scene.depths[walked.recorded], keep)
 
 
-def _read_depth(file: Path, count: int, spec: WorldSpec) -> np.ndarray:
-    depth = read_array(file, "--path-depth")
-    longest_pause = spec.chunk.temporal_stride - 1
-    fits = depth.ndim == 3 and depth.shape[1:] == spec.frame_hw
-    if not fits or not count - longest_pause <= len(depth):
+def _read_depth(file: Path, cameras: Camera, spec: WorldSpec, reading: DepthReading) -> np.ndarray:
+    maps = read_depth(file, reading)
+    count, longest_pause = len(cameras.cam_to_world), spec.chunk.temporal_stride - 1
+    shape = maps.values.shape
+    if shape[1:] != spec.frame_hw or not count - longest_pause <= shape[0]:
         raise ValueError(
-            f"--path-depth: got shape {depth.shape}, expected [{count}, {spec.height}, "
+            f"--path-depth: got shape {shape}, expected [{count}, {spec.height}, "
             f"{spec.width}]: one z-depth picture of the world's size for each frame of the path"
         )
-    validate_depth(depth, "--path-depth")
-    return depth
+    first = Camera(np.eye(4), np.asarray(cameras.intrinsics[0]))
+    return z_depth(maps, first)
 
 
 def path_depth(
@@ -119,7 +192,10 @@ def path_depth(
 
 
 def decoded_depth(
-    world: World, estimate: DepthEstimator, latents: Float[Any, "b l h w c"]
+    world: World,
+    estimate: DepthEstimator,
+    latents: Float[Any, "b l h w c"],
+    align: MemoryAlignment | None = None,
 ) -> DepthProvider:
     """Return a provider that decodes each chunk and asks an estimator for the depth of its frames.
 
@@ -131,6 +207,7 @@ def decoded_depth(
         estimate: gets the numbers of the video frames in the rollout and the pictures, one for each
             latent frame; returns their z-depth.
         latents: of the state that the rollout starts or goes on from.
+        align: brings the depth onto what memory shows, or None for depth in scene units.
     """
     spec, alone = world.spec, world.spec.chunk.decode == "alone"
     stride, stream = spec.chunk.temporal_stride, FrameStream(world)
@@ -138,7 +215,6 @@ def decoded_depth(
         stream.frames(latents)
 
     def provide(chunk: PlannedChunk, seen: Any, latents: Any) -> tuple[Any, Any]:
-        del seen
         old = min(chunk.index, 1)
         if alone:
             pictures = FrameStream(world).frames(latents[:, : chunk.latent_frames])[:, ::stride]
@@ -151,7 +227,17 @@ def decoded_depth(
         # Nothing is written of the clean first frame of a later chunk, nor of frames to be cut.
         pad = [(0, 0), (old, latents.shape[1] - chunk.latent_frames), (0, 0), (0, 0)]
         depth = np.pad(depth, pad)
-        return _to_cells(spec, depth, depth > 0)
+        cells, keep = _to_cells(spec, depth, depth > 0)
+        if align is None:
+            return cells, keep
+        cells, keep = np.array(cells), np.array(keep)
+        new = slice(old, chunk.latent_frames)
+        for view in range(len(cells)):
+            shown = np.asarray(seen.read.depth[view, new])
+            visible = np.asarray(seen.read.visibility[view, new])
+            aligned, fits = align.align(cells[view, new], shown, visible, numbers)
+            cells[view, new], keep[view, new] = aligned, keep[view, new] & fits
+        return cells, keep
 
     return provide
 

@@ -13,6 +13,7 @@ Read next: `mirage_jax/rollout/loop.py`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from mirage_jax.geometry import camera as camera_lib
 from mirage_jax.geometry import camera_files
 from mirage_jax.geometry import depth as depth_lib
 from mirage_jax.geometry.camera_files import npz
+from mirage_jax.geometry.depth_files import DepthMaps
+from mirage_jax.rollout import photo as photo_lib
 from mirage_jax.rollout import video
-
-_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,22 +85,45 @@ class Scene:
             camera_lib.validate_camera(self.path, "path")
 
 
+@dataclasses.dataclass(frozen=True)
+class PictureOptions:
+    """What a picture needs to become a scene.
+
+    Attributes:
+        depth: its z-depth or disparity, from a file or a model.
+        mask: picture or .npy, non-zero = keep; None keeps all.
+        lens: what is said of the camera.
+        near_far: nearest and farthest distance of disparity.
+        drop_edges: leave pixels beside depth edges out of the mask.
+    """
+
+    depth: DepthMaps | None = None
+    mask: str | Path | None = None
+    lens: photo_lib.Lens = photo_lib.Lens()
+    near_far: tuple[float, float] | None = None
+    drop_edges: bool = False
+
+    @property
+    def given(self) -> bool:
+        """Whether anything is said that only a picture needs."""
+        said = (self.depth, self.mask, self.near_far, self.lens.intrinsics, self.lens.fov)
+        return self.drop_edges or any(part is not None for part in said)
+
+
+_NOTHING = PictureOptions()
+
+
 def load_scene(
     source: str | Path,
-    *,
-    depth: str | Path | None = None,
-    mask: str | Path | None = None,
-    intrinsics: tuple[float, float, float, float] | None = None,
-    fov: float | None = None,
+    options: PictureOptions = _NOTHING,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Scene:
     """Load a scene from a file.
 
     Args:
         source: a geometry.npz, a folder that holds one, or a picture.
-        depth: .npy or .npz (first array) with z-depth of the picture's size; pictures only.
-        mask: picture or .npy, non-zero = keep; pictures only.
-        intrinsics: fx, fy, cx, cy in pixels; pictures only.
-        fov: horizontal field of view in degrees, where `intrinsics` is not given; pictures only.
+        options: of a picture; a geometry.npz holds its own.
+        say: receives what the user should know.
 
     Returns:
         The checked scene.
@@ -114,32 +138,36 @@ def load_scene(
     if not path.is_file():
         raise FileNotFoundError(
             f"--scene: got {source}, expected a geometry.npz, a folder with one, a picture, or the "
-            "name of "
-            "a shipped scene; check the path"
+            "name of a shipped scene; check the path"
         )
-    if path.suffix.lower() not in _PICTURE_SUFFIXES:
-        if depth is not None or mask is not None or intrinsics is not None or fov is not None:
-            raise ValueError(
-                f"--depth/--mask/--intrinsics/--fov: got one together with {path.name}, expected "
-                "them only "
-                "with a picture; a geometry.npz holds its own"
-            )
-        return _from_geometry(path)
-    if depth is None:
+    if path.suffix.lower() in photo_lib.PICTURE_SUFFIXES:
+        return picture_scene(path.stem, photo_lib.read_photo(path), options, say)
+    if options.given:
         raise ValueError(
-            f"--depth: got nothing for the picture {path.name}, expected a .npy or .npz with its "
-            "z-depth; "
-            "run a depth estimator, or start from a geometry.npz"
+            f"--depth/--mask/--intrinsics/--fov: got one together with {path.name}, expected them "
+            "only with a picture; a geometry.npz holds its own"
         )
-    image = read_picture(path)
-    size = image.shape[:2]
-    return Scene(
-        name=path.stem,
-        image=image,
-        depth=read_array(Path(depth), "--depth").astype(np.float32).squeeze(),
-        keep=np.ones(size, bool) if mask is None else _read_mask(Path(mask)),
-        camera=_camera_at_origin(size, intrinsics, fov),
-    )
+    return _from_geometry(path)
+
+
+def picture_scene(
+    name: str, photo: photo_lib.Photo, options: PictureOptions, say: Callable[[str], None]
+) -> Scene:
+    """Make a scene of a picture; see `load_scene`."""
+    if options.depth is None:
+        raise ValueError(
+            f"--depth: got nothing for the picture {name}, expected a file with its z-depth, "
+            "hf:MODEL or latent; run a depth model, or start from a geometry.npz"
+        )
+    size = photo.image.shape[0], photo.image.shape[1]
+    camera, note = photo_lib.photo_camera(photo, options.lens)
+    for line in (note, *options.depth.notes):
+        say(line)
+    depth = photo_lib.photo_depth(options.depth, camera, size, options.near_far)
+    keep = np.ones(size, bool) if options.mask is None else _read_mask(Path(options.mask))
+    if options.drop_edges:
+        keep = keep & photo_lib.edge_mask(depth)
+    return Scene(name=name, image=photo.image, depth=depth, keep=keep, camera=camera)
 
 
 def fit_scene(scene: Scene, hw: tuple[int, int]) -> Scene:
@@ -195,18 +223,8 @@ def _resize_all(
 
 
 def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Read a picture file as uint8 RGB.
-
-    Raises:
-        ValueError: the file cannot be decoded.
-    """
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(
-            f"image: got {path}, expected a readable picture; the file may be truncated, save it "
-            "again"
-        )
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    """Read a picture file as uint8 RGB; see `photo.read_photo`."""
+    return photo_lib.read_photo(path).image
 
 
 def read_array(path: Path, argument: str) -> np.ndarray:
@@ -235,7 +253,7 @@ def read_array(path: Path, argument: str) -> np.ndarray:
 
 
 def _read_mask(path: Path) -> Bool[np.ndarray, "H W"]:
-    if path.suffix.lower() in _PICTURE_SUFFIXES:
+    if path.suffix.lower() in photo_lib.PICTURE_SUFFIXES:
         if not path.is_file():
             raise FileNotFoundError(
                 f"--mask: got {path}, expected an existing picture or .npy; check the path"
@@ -281,28 +299,6 @@ def _sibling_frames(path: Path, count: int) -> UInt8[np.ndarray, "f H W 3"]:
         "first_frame.png "
         "beside it; add one"
     )
-
-
-def _camera_at_origin(
-    hw: tuple[int, int], intrinsics: tuple[float, float, float, float] | None, fov: float | None
-) -> camera_lib.Camera:
-    if (intrinsics is None) == (fov is None):
-        got = "neither" if fov is None else "both"
-        raise ValueError(
-            f"--intrinsics/--fov: got {got}, expected one of them; give fx,fy,cx,cy in pixels, or "
-            "the "
-            "horizontal field of view in degrees"
-        )
-    if fov is not None:
-        if not 1.0 <= fov <= 170.0:
-            raise ValueError(
-                f"--fov: got {fov}, expected degrees between 1 and 170; a phone has about 65"
-            )
-        focal = 0.5 * hw[1] / np.tan(np.radians(fov) / 2.0)
-        intrinsics = (focal, focal, hw[1] / 2.0, hw[0] / 2.0)
-    fx, fy, cx, cy = intrinsics  # type: ignore[misc]
-    matrix = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], np.float32)
-    return camera_lib.Camera(np.eye(4, dtype=np.float32), matrix)
 
 
 def _check_size(name: str, array: Any, hw: tuple[int, int]) -> None:

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ from mirage_jax.atomic import replacing
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory.read import MemoryRead
 from mirage_jax.memory.state import BUCKET_SLOTS, LINE, LatentMemory
-from mirage_jax.rollout.chunk import Prompt, Start
-from mirage_jax.rollout.depths import PathDepth
+from mirage_jax.rollout.chunk import Start
 from mirage_jax.rollout.loop import RolloutConfig, RolloutState
 from mirage_jax.rollout.world import World
 
@@ -40,7 +40,7 @@ def fingerprint(
     start: Start,
     cameras: Camera,
     config: RolloutConfig,
-    *given: Prompt | PathDepth | None,
+    *given: Iterable[Any] | None,
 ) -> str:
     """Return a digest of all that decides a rollout but its length and the weights' values.
 
@@ -49,7 +49,7 @@ def fingerprint(
         start: start pictures [b].
         cameras: [b, f] of the video frames.
         config: how it is run.
-        *given: prompt and depth along the path, where there are any.
+        *given: arrays of the prompt and of the depth along the path, where there are any.
     """
     digest = hashlib.sha256()
     settings = [config_lib.to_dict(world.spec), dataclasses.asdict(config)]

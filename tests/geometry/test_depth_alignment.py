@@ -21,7 +21,7 @@ ROOM = room_depth()
 
 
 def contaminated(depth, share, noise, seed, kind):
-    """Known depth with noise, and a share of points that are wrong: anywhere, or another surface."""
+    """Return known depth with noise and a share of points that are wrong, in one of three ways."""
     random = np.random.default_rng(seed)
     known = depth * np.exp(noise * random.standard_normal(depth.shape))
     wrong = random.random(depth.shape) < share
@@ -121,12 +121,12 @@ def test_a_shift_cannot_be_told_on_one_wall():
     assert scale.scale == pytest.approx(3, rel=0.01)
 
 
-@pytest.mark.parametrize("points", [0, 1, 49])
+@pytest.mark.parametrize("points", [0, 1, 29])
 def test_too_few_points_are_refused_with_their_number(points):
     valid = np.arange(ROOM.size).reshape(ROOM.shape) < points
     for model in ("scale", "disparity"):
         found = fit_alignment(inverse_depth(ROOM), ROOM, valid, model)
-        with pytest.raises(ValueError, match=f"got {points} points .*at least 50"):
+        with pytest.raises(ValueError, match=f"got {points} points .*at least 30"):
             check_alignment(found, model)
 
 

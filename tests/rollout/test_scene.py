@@ -7,7 +7,9 @@ from tiny_world import flat_scene
 
 from mirage_jax.geometry.camera import Camera, index_camera
 from mirage_jax.geometry.projection import project
-from mirage_jax.rollout.scene import Scene, fit_scene, load_scene
+from mirage_jax.rollout.new_scene import SceneRequest, open_scene
+from mirage_jax.rollout.photo import Lens
+from mirage_jax.rollout.scene import PictureOptions, Scene, fit_scene, load_scene
 from mirage_jax.rollout.video import read_video, write_video
 
 
@@ -15,6 +17,11 @@ def _parts(**changes):
     scene = flat_scene()
     parts = {name: getattr(scene, name) for name in ("name", "image", "depth", "keep", "camera")}
     return parts | changes
+
+
+def from_picture(picture, depth, **lens):
+    options = PictureOptions(lens=Lens(**lens))
+    return open_scene(picture, SceneRequest(depth and str(depth), picture=options))
 
 
 def _tilted():
@@ -71,7 +78,7 @@ def test_picture_with_depth_and_field_of_view_makes_a_scene(tmp_path):
     scene = flat_scene()
     cv2.imwrite(str(tmp_path / "room.png"), scene.image[..., ::-1])
     np.save(tmp_path / "depth.npy", scene.depth)
-    loaded = load_scene(tmp_path / "room.png", depth=tmp_path / "depth.npy", fov=90.0)
+    loaded = from_picture(tmp_path / "room.png", tmp_path / "depth.npy", fov=90.0)
     np.testing.assert_array_equal(loaded.image, scene.image)
     np.testing.assert_allclose(loaded.camera.intrinsics, scene.camera.intrinsics, rtol=1e-6)
 
@@ -88,11 +95,11 @@ def test_missing_pieces_of_a_picture_scene_are_asked_for(tmp_path):
     cv2.imwrite(str(picture), flat_scene().image)
     np.save(tmp_path / "depth.npy", flat_scene().depth)
     with pytest.raises(ValueError, match="--depth: got nothing"):
-        load_scene(picture, fov=60)
+        from_picture(picture, None, fov=60)
     with pytest.raises(ValueError, match="--intrinsics/--fov: got neither"):
-        load_scene(picture, depth=tmp_path / "depth.npy")
-    with pytest.raises(FileNotFoundError, match="--depth"):
-        load_scene(picture, depth=tmp_path / "none.npy", fov=60)
+        from_picture(picture, tmp_path / "depth.npy")
+    with pytest.raises(FileNotFoundError, match=r"none.npy: no such file of depth"):
+        from_picture(picture, tmp_path / "none.npy", fov=60)
     with pytest.raises(FileNotFoundError, match="--scene"):
         load_scene(tmp_path / "nowhere.png")
 
@@ -101,8 +108,8 @@ def test_pickled_arrays_are_refused(tmp_path):
     picture = tmp_path / "room.png"
     cv2.imwrite(str(picture), flat_scene().image)
     np.save(tmp_path / "depth.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="without pickled objects"):
-        load_scene(picture, depth=tmp_path / "depth.npy", fov=60)
+    with pytest.raises(ValueError, match=r"depth.npy.*holds Python objects"):
+        from_picture(picture, tmp_path / "depth.npy", fov=60)
 
 
 def test_truncated_video_is_reported_with_both_counts(tmp_path):
