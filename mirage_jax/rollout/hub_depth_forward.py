@@ -52,14 +52,11 @@ def _depth(processor, model, frame: np.ndarray) -> np.ndarray:
     inputs = processor(images=frame, return_tensors="pt").to(model.device)
     outputs = model(**inputs)
     size = [frame.shape[:2]]
-    if model.config.model_type == "zoedepth":
-        found = processor.post_process_depth_estimation(outputs, source_sizes=size)
-        return found[0]["predicted_depth"].float().cpu().numpy()
-    depth = outputs.predicted_depth.float()[:, None]
-    resized = torch.nn.functional.interpolate(
-        depth, frame.shape[:2], mode="bilinear", align_corners=False
-    )
-    return resized[0, 0].cpu().numpy()
+    wanted = {"target_sizes": size}
+    if model.config.model_type == "zoedepth":  # takes its padding off again
+        wanted = {"source_sizes": size}
+    found = processor.post_process_depth_estimation(outputs, **wanted)
+    return found[0]["predicted_depth"].float().cpu().numpy()
 
 
 def _answer(stream, values: dict) -> None:
