@@ -29,6 +29,9 @@ from mirage_jax.train.state import TrainState
 LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 # A jitted function (state, fixed, batch) -> (state, metrics).
 StepFn = Any
+# On CPUs LLVM's costly passes take half of the time that a step compiles for, and a step is no
+# faster for them: its products are calls into libraries (`python -m benchmarks.start_up`).
+_OPTIONS = {"cpu": {"xla_backend_optimization_level": 1}}
 # Among the metrics, which are scalars otherwise: the loss of each row of the batch.
 ROW_LOSSES = "row_losses"
 
@@ -82,8 +85,12 @@ def make_step(
         )
         return TrainState(state.step + 1, *kept), metrics | {ROW_LOSSES: losses}
 
-    placed = None if shardings is None else (shardings, NamedSharding(shardings.step.mesh, P()))
-    return jax.jit(update, donate_argnums=0, out_shardings=placed)
+    placed, platform = None, jax.default_backend()
+    if shardings is not None:
+        mesh = shardings.step.mesh
+        placed, platform = (shardings, NamedSharding(mesh, P())), mesh.devices.flat[0].platform
+    options = _OPTIONS.get(platform)
+    return jax.jit(update, donate_argnums=0, out_shardings=placed, compiler_options=options)
 
 
 def _gradients(
