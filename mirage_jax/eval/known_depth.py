@@ -8,6 +8,7 @@ Read next: `mirage_jax/geometry/depth_alignment.py`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -213,3 +214,26 @@ def _refuse_rays(maps: DepthMaps) -> None:
             f"{maps.name}: got {maps.kind}, which needs intrinsics to become z-depth; give "
             "--cameras"
         )
+
+
+def aligned_to_file(
+    file: Path, reading: DepthReading, say: Callable[[str], None]
+) -> Callable[[DepthMaps, Camera], DepthMaps]:
+    """Return a function that aligns maps of one camera to known depth in a file, and says how well.
+
+    Args:
+        file: known depth of the same view, which may be sparse.
+        reading: of that file.
+        say: receives the figures.
+    """
+
+    def align(maps: DepthMaps, camera: Camera) -> DepthMaps:
+        count, height, width = maps.values.shape
+        views = Camera(*(np.repeat(np.asarray(leaf)[None], count, axis=0) for leaf in camera))
+        known = from_file(file, reading, views, (count, height, width))
+        found = align_maps(maps, known, views, AlignOptions())
+        for line in found.lines():
+            say(line)
+        return DepthMaps(found.depth, "z", True, maps.name, maps.notes)
+
+    return align

@@ -89,6 +89,7 @@ def drawn_scene(
     colors: UInt8[np.ndarray, "n 3"],
     cameras: Camera | None,
     image_hw: tuple[int, int] = (1, 1),
+    hide_above: bool = True,
 ) -> DrawnScene:
     """Turn a memory's rows and cameras upright and leave out what hides the rest.
 
@@ -98,6 +99,7 @@ def drawn_scene(
         colors: of each.
         cameras: [f], or None.
         image_hw: size of the image that the cameras' intrinsics belong to.
+        hide_above: leave out what is above the eyes.
 
     Raises:
         ValueError: there are no points.
@@ -111,7 +113,8 @@ def drawn_scene(
     poses[:, :3] = turn @ poses[:, :3]
     upright = Camera(poses, np.asarray(cameras.intrinsics, np.float64))
     points = positions.astype(np.float64) @ turn.T
-    shown = _below_eyes(points[:, 2], camera_center(upright)[:, 2])
+    eyes = camera_center(upright)[:, 2]
+    shown = _below_eyes(points[:, 2], eyes if hide_above else eyes[:0])
     return DrawnScene(
         points=points[shown],
         colors=colors[shown] / 255.0,

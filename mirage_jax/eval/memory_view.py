@@ -38,8 +38,8 @@ def write_memory_view(path: str | Path, scene: DrawnScene, title: str, colors: s
     figure = Figure((2 * _PANEL_INCHES, _PANEL_INCHES + 0.9), dpi=_DOTS_PER_INCH, facecolor=_PAPER)
     FigureCanvasAgg(figure)
     above, side = figure.subplots(1, 2)
-    _draw_above(above, scene)
-    _draw_perspective(side, scene)
+    draw_above(above, scene)
+    draw_perspective(side, scene)
     above.set_title("from above", color=_INK, fontsize=11)
     side.set_title("in perspective", color=_INK, fontsize=11)
     figure.text(0.02, 0.97, title, color=_INK, fontsize=13, weight="bold", va="top")
@@ -51,7 +51,8 @@ def write_memory_view(path: str | Path, scene: DrawnScene, title: str, colors: s
     figure.savefig(path)
 
 
-def _draw_above(axes: Any, scene: DrawnScene) -> None:
+def draw_above(axes: Any, scene: DrawnScene) -> None:
+    """Draw a scene from above into axes of Matplotlib."""
     low, high = scene.extent()
     center, half = (low + high)[:2] / 2, 0.56 * max((high - low)[:2].max(), 1e-6)
     _frame(axes, center, half)
@@ -64,7 +65,8 @@ def _draw_above(axes: Any, scene: DrawnScene) -> None:
     _draw_scale_bar(axes, center, half)
 
 
-def _draw_perspective(axes: Any, scene: DrawnScene) -> None:
+def draw_perspective(axes: Any, scene: DrawnScene) -> None:
+    """Draw a scene in perspective into axes of Matplotlib."""
     view = orbit_view(scene)
     spots, depth = view.project(scene.points)
     eyes, _ = view.project(scene.centers)

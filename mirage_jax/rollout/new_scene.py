@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mirage_jax.geometry.camera import Camera
+from mirage_jax.geometry.camera import Camera, rescale_intrinsics
 from mirage_jax.geometry.depth_files import DepthMaps, DepthReading
 from mirage_jax.rollout import photo as photo_lib
 from mirage_jax.rollout.depth_sources import LATENT, LatentDepth, open_source
@@ -31,7 +31,7 @@ class SceneRequest:
         device: for models.
         picture: mask, lens and the like.
         world: folder of the world, for "latent".
-        align: brings depth maps, given the camera of the picture, to the right scale; or None.
+        align: brings depth maps, given their camera, to the right scale; or None.
     """
 
     depth: str | None = None
@@ -68,7 +68,9 @@ def open_scene(
         maps = found.depth(photo.image[None])
     if request.align is not None:
         camera, _ = photo_lib.photo_camera(photo, request.picture.lens)
-        maps = request.align(maps, camera)
+        sizes = photo.image.shape[:2], maps.values.shape[1:]
+        matrix = rescale_intrinsics(camera.intrinsics, *sizes)
+        maps = request.align(maps, Camera(camera.cam_to_world, matrix))
     return picture_scene(source.stem, photo, dataclasses.replace(request.picture, depth=maps), say)
 
 

@@ -170,6 +170,27 @@ def picture_scene(
     return Scene(name=name, image=photo.image, depth=depth, keep=keep, camera=camera)
 
 
+def save_scene(directory: Path, scene: Scene, original_hw: tuple[int, int] | None = None) -> Path:
+    """Write the start of a scene as `geometry.npz` in a folder; returns the file.
+
+    Args:
+        directory: folder, made if needed.
+        scene: its recorded path is not written.
+        original_hw: size of the picture it was made from.
+    """
+    file = directory / "geometry.npz"
+    camera = camera_lib.Camera(*(np.asarray(leaf)[None] for leaf in scene.camera))
+    geometry = camera_files.Geometry(
+        depths=np.asarray(scene.depth, np.float32)[None],
+        camera=camera,
+        frames=scene.image[None],
+        masks=scene.keep[None],
+        original_size=original_hw,
+    )
+    camera_files.save_geometry(file, geometry)
+    return file
+
+
 def fit_scene(scene: Scene, hw: tuple[int, int]) -> Scene:
     """Crop a scene centrally to an aspect ratio and resize it, its cameras following.
 
