@@ -1,8 +1,8 @@
 """Seconds from a training command to its first update, for each stage of the world of boxes.
 
 `python -m benchmarks.start_up` runs `mirage train --steps 1` stage after stage in a fresh folder
-and watches for the first line of metrics. The later stages include encoding the clips. The last line
-is one JSON object: seconds to the first update, and those of them in which the update compiled.
+and watches for the first line of metrics. The later stages include encoding the clips. The last
+line is one JSON object: seconds to the first update, and those in which the update compiled.
 
 Read next: `mirage_jax/train/goodput.py`.
 """

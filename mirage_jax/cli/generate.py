@@ -65,21 +65,28 @@ _DEFAULT_FRAMES = 65
 @click.option("--no-memory", is_flag=True, help="Walk with a memory that stays empty.")
 @click.option("--no-compare", is_flag=True, help="Leave out the second walk, without memory.")
 @click.option("--resume", is_flag=True, help="Go on from the state in the output folder.")
+@click.option(
+    "--save",
+    default="mp4",
+    show_default=True,
+    help="Formats mp4, gif, webp, frames; also conditioning (what memory showed), side_by_side.",
+)
 @click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
 def command(
     scene, depth, depth_words, depth_device, near_far, mask, intrinsics, fov, path, path_as,
     path_smooth, path_depth, align_depth, frames, seed, out, weights, steps, solver, guidance,
-    no_memory, no_compare, resume, fps, **text,
+    no_memory, no_compare, resume, save, fps, **text,
 ) -> None:  # fmt: skip
     """Walks through a scene."""
     from pathlib import Path
 
     from mirage_jax import estimate
     from mirage_jax.geometry.camera_files import reading_of
-    from mirage_jax.rollout import depths, new_scene, paths, photo, shipped
+    from mirage_jax.rollout import depths, new_scene, outputs, paths, photo, shipped
     from mirage_jax.rollout import scene as scene_lib
     from mirage_jax.rollout import world as world_lib
 
+    outputs.parse_saved(save)
     source = shipped.find_scene(scene)
     folder = Path(weights) if weights else shipped.DEFAULT_WORLD
     reading = resolve_depth_reading(depth_words)
@@ -116,6 +123,7 @@ def command(
         compare=not no_compare,
         resume=resume,
         fps=fps,
+        save=save,
         prompts=plan,
     )
     wanted = depths.PathDepthRequest(path_depth, reading, depth_device, align_depth, click.echo)

@@ -27,6 +27,7 @@ COMMANDS = {
     "export": ("mirage_jax.cli.export", "Gather trained weights into a world's folder."),
     "convert": ("mirage_jax.cli.convert", "Convert released weights, both ways."),
     "cameras": ("mirage_jax.cli.cameras", "Read, judge, convert, draw and move cameras."),
+    "video": ("mirage_jax.cli.video", "Convert videos to mp4, GIF, WebP or pictures."),
     "scene": ("mirage_jax.cli.scene", "Make a scene from a photograph; look at scenes."),
     "depth": ("mirage_jax.cli.depth", "Read, judge, align and estimate depth."),
     "memory": ("mirage_jax.cli.memory", "Look into a saved memory."),

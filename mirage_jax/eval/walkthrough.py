@@ -34,6 +34,8 @@ from mirage_jax.rollout.world import World
 Say = Callable[[str], None]
 # Latent frames of the still clip that measures the ceiling: its last has one like it before.
 _STILL_LATENTS = 3
+# How much light is left in the conditioning video where memory showed nothing.
+_DARKENED = 0.35
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,7 @@ class WalkConfig:
         compare: repeat the walk with memory off, for the contact sheet and `revisit.psnr_off`.
         resume: go on from the state in the output folder, if there is one.
         fps: of the video.
+        save: streams and formats of pictures to write; see `outputs.parse_saved`.
         prompts: in words, for metrics.json; None for a world that reads no text.
     """
 
@@ -54,6 +57,7 @@ class WalkConfig:
     compare: bool = True
     resume: bool = False
     fps: float = 8.0
+    save: str = "mp4"
     prompts: PromptPlan | None = None
 
 
@@ -102,7 +106,11 @@ def walk(
         off = dataclasses.replace(config, memory=False, resume=False)
         other = _run(world, start, stacked, off, None, say, (prompt, depth))
     last_memory = main.memories[-1] if main.memories else outputs.single_memory(main.state.memory)
-    outputs.write_rollout(directory, world, main.frames, cameras, last_memory, config.fps)
+    saved = outputs.parse_saved(config.save)
+    shown = _conditioning(world, main) if len(saved[0]) > 1 else None
+    files = outputs.write_streams(directory, main.frames, shown, saved, config.fps)
+    say(f"videos: {', '.join(files)}")
+    outputs.write_rollout(directory, world, cameras, last_memory)
     metrics = outputs.chunk_metrics(main.results, main.memories)
     metrics["revisit"] = _revisit(world, scene, cameras, main, other, config.memory)
     _write_sheet(directory / outputs.SHEET, world, scene, cameras, main, other)
@@ -214,16 +222,36 @@ def _write_sheet(
         titles.append(f"{ends}, memory off")
         pictures.append(other.frames[-1])
     if main.results:
-        base = np.concatenate([result.base for result in main.results], axis=1)
-        latents = np.concatenate([main.state.latents[:, : -base.shape[1]], base], axis=1)
         titles.append("what the memory read looked like")
-        pictures.append(decode_latents(world, latents)[0, -1])
+        pictures.append(_decoded_read(world, main)[-1])
     sheet.write_sheet(
         path,
         [pictures],
         titles,
         f"{scene.name}, {len(main.frames)} frames, world {world.spec.name}",
     )
+
+
+def _decoded_read(world: World, main: _Walk) -> np.ndarray:
+    """Decode what memory alone showed, holes filled; frames before a resume are the video's."""
+    base = np.concatenate([result.base for result in main.results], axis=1)
+    latents = np.concatenate([main.state.latents[:, : -base.shape[1]], base], axis=1)
+    return decode_latents(world, latents)[0]
+
+
+def _conditioning(world: World, main: _Walk) -> np.ndarray | None:
+    """Return what memory showed as a video, dark where it showed nothing."""
+    if not main.results:
+        return None
+    frames = _decoded_read(world, main)
+    seen = np.concatenate([result.visibility for result in main.results], axis=1)[0]
+    # One latent frame stands for the frames since the one before, one cell for its pixels.
+    rows, columns = (frames.shape[axis] // seen.shape[axis] for axis in (1, 2))
+    seen = seen.repeat(world.spec.chunk.temporal_stride, 0).repeat(rows, 1).repeat(columns, 2)
+    dark = np.where(seen, 1.0, _DARKENED)[..., None]
+    start = len(frames) - len(seen)
+    shaded = np.round(frames[start:] * dark).astype(np.uint8)
+    return np.concatenate([frames[:start], shaded])
 
 
 def farthest_frame(cameras: Camera) -> int:

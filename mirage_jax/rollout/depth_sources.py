@@ -99,7 +99,8 @@ class LatentDepth:
                 "the world's frame size"
             )
         depth, known = _read_off(self.world, frames, self.camera)
-        depth = resize_surface(np.where(known, depth, 0.0), spec.frame_hw)
+        # Cells are coarse: what differs from cell to cell is mostly slant and noise, not an edge.
+        depth = resize_surface(np.where(known, depth, 0.0), spec.frame_hw, relative_range=0.5)
         return DepthMaps(depth.astype(np.float32), "z", True, "--depth latent")
 
 
@@ -114,7 +115,10 @@ def _read_off(world: World, frames: np.ndarray, camera: Camera) -> tuple[np.ndar
 
     @jax.jit
     def run(params, pictures, cameras):
-        latents = world_model.encode(spec, params, pictures)
+        held = spec.chunk.write.start == "held"  # as a rollout stores its start picture
+        encode = world_model.encode_held if held else world_model.encode
+        latents = encode(spec, params, pictures[:, 0] if held else pictures)
+        latents = latents[:, None] if held else latents
         memory = world_model.empty_memory(spec, count)
         reference = jax.tree.map(lambda leaf: leaf[:, 0], cameras)
         seen = world_model.observe(spec, params, memory, cameras, spec.grid_hw, reference)

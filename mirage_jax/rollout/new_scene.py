@@ -89,5 +89,5 @@ def _with_latent_depth(
     keep = scene.keep
     if request.picture.drop_edges:
         keep = keep & photo_lib.edge_mask(depth)
-    say("depth is read off the latents by the world's depth head, in the units of its training")
+    say("depth read off the latents of a single picture is rough; a file or a model is better")
     return dataclasses.replace(scene, depth=depth, keep=keep)

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from tiny_world import flat_scene, tiny_world
 
 from mirage_jax.cli.main import cli
+from mirage_jax.rollout.video import read_video
 from mirage_jax.rollout.world import save_world
 
 
@@ -31,18 +32,30 @@ def _picture(folder, *arguments):
 
 
 def test_generate_walks_from_a_picture_and_says_what_it_changed(folder):
-    result = _picture(folder, "--path", "w*3", "--frames", 7, "--no-compare")
+    saved = ("--save", "gif,side_by_side")
+    result = _picture(folder, "--path", "w*3", "--frames", 7, "--no-compare", *saved)
     assert result.exit_code == 0, result.output
     assert "note: 7 frames rounded up to 9" in result.output
+    assert "note: field of view 90 as given" in result.output
     assert (folder / "out" / "metrics.json").is_file()
+    assert read_video(folder / "out" / "video.mp4").shape == (9, 32, 48, 3)
+    both = read_video(folder / "out" / "side_by_side.mp4")
+    assert both.shape == (9, 32, 100, 3)
+    # The start picture is both; later, memory shows something else than what was made of it.
+    first, last = np.abs(both[:, :, :48].astype(int) - both[:, :, 52:]).mean((1, 2, 3))[[0, -1]]
+    assert 2 * first < last
+    assert (folder / "out" / "side_by_side.gif").is_file()
 
 
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda f: np.save(f / "depth.npy", np.zeros((32, 48), np.float32)), "depth is zero"),
+        (lambda f: np.save(f / "depth.npy", np.zeros((32, 48), np.float32)), "is zero everywhere"),
         (lambda f: np.save(f / "depth.npy", np.full((32, 48), np.nan)), "not finite"),
-        (lambda f: np.save(f / "depth.npy", np.ones((8, 8))), "depth: got shape (8, 8)"),
+        (
+            lambda f: np.save(f / "depth.npy", np.ones((8, 8))),
+            "depth of 8x8, expected the aspect",
+        ),
         (lambda f: (f / "world" / "denoiser.safetensors").unlink(), "lacks denoiser.safetensors"),
         (lambda f: (f / "room.png").unlink(), "--scene"),
     ],
