@@ -50,5 +50,6 @@ def get_config(variant: str = "tiny") -> ConfigDict:
     stage = {"steps": 500, "batch": 4, "warmup_steps": 20, "validation_clips": 4}
     config.codec_train = {**stage, "crop_height": 32, "crop_width": 48, "pca_clips": 64}
     config.depth_train = {**stage, "windows": {"memory_frames": 2}}
-    config.denoiser_train = {**stage, "windows": {"memory_frames": 2}}
+    # Two first chunks and two later ones, so that two devices can divide both along fsdp.
+    config.denoiser_train = {**stage, "windows": {"memory_frames": 2, "first_fraction": 0.5}}
     return config

@@ -224,8 +224,8 @@ def codec_bytes(config: Any, grid_hw: tuple[int, int]) -> int:
 
 
 def device_bytes() -> int | None:
-    """Return the memory of the first device, where JAX knows it."""
-    stats = jax.devices()[0].memory_stats() or {}
+    """Return the memory of this process's first device, where JAX knows it."""
+    stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit")
 
 

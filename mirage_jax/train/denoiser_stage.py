@@ -25,6 +25,7 @@ from mirage_jax import world_model
 from mirage_jax.data.captions import ClipTexts
 from mirage_jax.data.sampling import clip_indices
 from mirage_jax.diffusion import flow
+from mirage_jax.distributed.constrain import constrain
 from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, pca
 from mirage_jax.models.codec import CodecConfig
@@ -205,7 +206,13 @@ class DenoiserObjective:
 
     def _velocity_rows(self, params, seen, noisy, sigma, rows: slice, preceding: int) -> jax.Array:
         inputs = window_inputs.chunk_rows(seen, rows, preceding)
-        return world_model.predict_velocity(self._world, params, noisy[rows], sigma[rows], inputs)
+        kind = "later" if preceding else "first"
+        noisy = constrain(
+            noisy[rows],
+            *("batch", *(None,) * (noisy.ndim - 1)),
+            what=f"{kind} chunks of a batch of {noisy.shape[0]} (windows.first_fraction)",
+        )
+        return world_model.predict_velocity(self._world, params, noisy, sigma[rows], inputs)
 
     def _cell_error(self, latents: jax.Array, target: jax.Array) -> jax.Array:
         """Return the weighted squared error [b, T - 1, h, w] of target frames 1 onwards."""

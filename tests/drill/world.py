@@ -6,7 +6,7 @@ Its steps take milliseconds and its checkpoints are frequent, so that disturbanc
 STAGE = {
     "steps": 120,
     "batch": 8,
-    "learning_rate": 3e-3,
+    "learning_rate": 1e-3,
     "warmup_steps": 4,
     "ema_decay": 0.0,  # what is exported are the parameters themselves
     "log_steps": 20,

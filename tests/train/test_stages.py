@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from mirage_jax.distributed.mesh import MeshConfig, abstract_mesh
 from mirage_jax.models import functional, pca
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import config as config_lib
@@ -18,7 +19,7 @@ from mirage_jax.train.depth_stage import DepthObjective
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.state import new_state
 from mirage_jax.train.step import make_step
-from mirage_jax.train.window_scores import validation_windows
+from mirage_jax.train.window_scores import ValidationWindows, validation_windows
 
 CONFIG = Path(__file__).parents[2] / "configs" / "procedural.py"
 FAST = {"learning_rate": 1e-2, "warmup_steps": 1, "batch": 4, "ema_decay": 0.5}
@@ -123,3 +124,14 @@ def test_the_depth_head_overfits_a_room(latents, tmp_path):
 def test_a_stage_without_the_codec_before_it_says_which_command_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="--stage codec"):
         stages.make_objective(world(), "denoiser", tmp_path, lambda line: None)
+
+
+def test_chunks_of_a_kind_that_devices_cannot_divide_are_named(latents):
+    config = config_lib.replace(world(), {"denoiser_train.windows.first_fraction": 0.25})
+    objective = DenoiserObjective(config, codec(), latents, ValidationWindows([], [], [], 1))
+    arguments = (*objective.init(), objective.batch(0), jax.random.split(jax.random.key(0), 4))
+    with (
+        jax.sharding.use_abstract_mesh(abstract_mesh(MeshConfig(fsdp=2), 2)),
+        pytest.raises(ValueError, match="first chunks of a batch of 4 .* is 1, expected a multip"),
+    ):
+        jax.eval_shape(objective.loss, *arguments)
