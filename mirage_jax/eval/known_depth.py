@@ -28,9 +28,14 @@ from mirage_jax.geometry.depth_alignment import (
     fit_alignment,
     inverse_depth,
 )
-from mirage_jax.geometry.depth_files import DepthMaps, DepthReading, read_depth, z_depth
+from mirage_jax.geometry.depth_files import (
+    DepthMaps,
+    DepthReading,
+    pseudo_depth,
+    read_depth,
+    z_depth,
+)
 from mirage_jax.geometry.projection import project
-from mirage_jax.rollout.aligned_depth import pseudo_depth
 
 # A memory is read in cells of at least this many pixels, and no more than so many across.
 _CELL, _CELLS_ACROSS = 8, 80

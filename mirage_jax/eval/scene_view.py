@@ -60,7 +60,7 @@ def write_scene_view(path: Path, scene: Scene, lines: list[str]) -> None:
     text = "\n".join(lines)
     figure.text(0.02, 0.96, text, color=_INK, fontsize=8.5, va="top", alpha=0.8, family="monospace")
     figure.subplots_adjust(
-        left=0.01, right=0.97, bottom=0.01, top=1 - 1.75 / figure.get_figheight(), wspace=0.05,
+        left=0.01, right=0.94, bottom=0.01, top=1 - 1.75 / figure.get_figheight(), wspace=0.05,
         hspace=0.08,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mirage_jax.geometry.depth import edge_validity
-from mirage_jax.geometry.depth_files.depth_maps import DepthMaps
+from mirage_jax.geometry.depth_files.depth_maps import DepthMaps, pseudo_depth
 from mirage_jax.geometry.depth_kind import flatter_reading
 
 # No room and no street is this deep in metres, at the median.
@@ -29,7 +29,7 @@ class DepthInfo:
       nearest, near, median, far, farthest: 0th, 2nd, 50th, 98th and 100th percentile of what is
         known, in scene units.
       unknown: share of unknown pixels.
-      edges: share of known pixels of the first map within 5 x 5 windows that hold a depth edge.
+      edges: share of known pixels of the first map within 2 of a depth edge, or of an unknown one.
       drift: largest median over smallest median of the maps.
       warnings: sentences.
     """
@@ -61,7 +61,7 @@ class DepthInfo:
             f"{'kind':<12}{self.kind}",
             f"{'range':<12}{spread} (2 % to 98 %; all: {self.nearest:.4g} to {self.farthest:.4g})",
             f"{'unknown':<12}{self.unknown:.1%}",
-            f"{'edges':<12}{self.edges:.1%} of the known pixels are within 2 of a depth edge",
+            f"{'edges':<12}{self.edges:.1%} of the known pixels are beside edges or unknown ones",
             *(f"warning: {warning}" for warning in self.warnings),
         ]
 
@@ -78,13 +78,17 @@ def describe_depth(
     values = maps.values
     known = np.isfinite(values) if maps.kind == "disparity" else values > 0
     found = np.percentile(values[known], (0, 2, 50, 98, 100))
-    edges, warnings = np.nan, list(maps.notes)
+    edges, warnings = 0.0, list(maps.notes)
     if min(values.shape[1:]) >= 3:
-        inside = edge_validity(values[0], _EDGE_WINDOW)
-        first = known[0]
-        # Pixels beside unknown ones are no edges of depth.
-        edges = float(1 - inside[first].mean()) if first.any() else np.nan
-    middles = [float(np.median(frame[seen])) for frame, seen in zip(values, known, strict=True)]
+        shown = pseudo_depth(values[0]) if maps.kind == "disparity" else values[0]
+        inside = edge_validity(shown, _EDGE_WINDOW)
+        # Beside unknown pixels nothing can be told, so these count as edges too.
+        edges = float(1 - inside[known[0]].mean())
+    middles = [
+        float(np.median(frame[seen]))
+        for frame, seen in zip(values, known, strict=True)
+        if seen.any()
+    ]
     if maps.kind != "disparity" and found[2] > _SUSPICIOUS:
         warnings.append(
             f"the median is {found[2]:.4g}: are these millimetres? Then read with --depth-as mm"

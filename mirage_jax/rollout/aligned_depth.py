@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -89,14 +88,3 @@ class MemoryAlignment:
         fewest = max(_FEWEST_CELLS, int(_SHARE_OF_CELLS * cells))
         fewest = min(self.limits.fewest_points, fewest)
         return dataclasses.replace(self.limits, fewest_points=fewest)
-
-
-def pseudo_depth(disparity: Float[Any, "*f H W"]) -> Float[np.ndarray, "*f H W"]:
-    """Turn disparity into depth that is right up to scale and shift of its inverse.
-
-    So it can be resampled and aligned like depth: planes stay planes, edges stay edges.
-    """
-    disparity = np.asarray(disparity, np.float32)
-    low = disparity.min(axis=(-2, -1), keepdims=True)
-    span = np.maximum(np.ptp(disparity, axis=(-2, -1), keepdims=True), 1e-12)
-    return 1.0 / ((disparity - low) / span + np.float32(0.05))

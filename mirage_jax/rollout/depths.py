@@ -21,8 +21,8 @@ from jaxtyping import Bool, Float, UInt8
 from mirage_jax import world_model
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.depth_alignment import Model
-from mirage_jax.geometry.depth_files import DepthReading, read_depth, z_depth
-from mirage_jax.rollout.aligned_depth import MemoryAlignment, pseudo_depth
+from mirage_jax.geometry.depth_files import DepthReading, pseudo_depth, read_depth, z_depth
+from mirage_jax.rollout.aligned_depth import MemoryAlignment
 from mirage_jax.rollout.chunk import DepthProvider
 from mirage_jax.rollout.decode import FrameStream
 from mirage_jax.rollout.depth_sources import HUB, DepthSource, open_source

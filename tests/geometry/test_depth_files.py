@@ -12,6 +12,7 @@ from mirage_jax.geometry.depth_files import (
     DepthReading,
     depth_from_range,
     depth_reading_of,
+    pseudo_depth,
     read_depth,
     write_depth,
     z_depth,
@@ -225,6 +226,21 @@ def test_disparity_needs_an_alignment_or_a_range(tmp_path):
     np.testing.assert_allclose(found, np.clip(depth, near, far), rtol=1e-3)
     with pytest.raises(ValueError, match="0 < near < far"):
         depth_from_range(maps.values[0], 5, 1)
+
+
+def test_disparity_that_is_not_finite_is_unknown_depth(tmp_path):
+    disparity = 3 / room_depth() + 2
+    disparity[:5] = np.inf
+    disparity[5] = np.nan
+    np.save(tmp_path / "d.npy", disparity)
+    maps = read_depth(tmp_path / "d.npy", DepthReading(kind="disparity"))
+    assert "not finite and taken as unknown" in maps.notes[0]
+    for depth in (depth_from_range(maps.values[0], 1, 5), pseudo_depth(maps.values[0])):
+        assert (depth[:6] == 0).all()
+        assert (depth[6:] > 0).all()
+    np.save(tmp_path / "e.npy", np.full(HW, np.inf))
+    with pytest.raises(ValueError, match="e.npy: disparity is the same everywhere, or nowhere"):
+        read_depth(tmp_path / "e.npy", DepthReading(kind="disparity"))
 
 
 def test_written_depth_is_read_back(tmp_path):

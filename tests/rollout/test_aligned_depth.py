@@ -6,10 +6,10 @@ from rollout.release_world import WALL, release_world
 from tiny_world import HW, batched, flat_scene, sideways_and_back
 
 from mirage_jax.eval.views import stack_starts
-from mirage_jax.geometry.depth_files import DepthMaps
+from mirage_jax.geometry.depth_files import DepthMaps, pseudo_depth
 from mirage_jax.memory.rows import rows_in_order
 from mirage_jax.rollout import outputs
-from mirage_jax.rollout.aligned_depth import MemoryAlignment, pseudo_depth
+from mirage_jax.rollout.aligned_depth import MemoryAlignment
 from mirage_jax.rollout.chunk import Providers
 from mirage_jax.rollout.depths import EstimatedDepth
 from mirage_jax.rollout.loop import RolloutConfig, rollout, start_rollout

@@ -12,6 +12,7 @@ from mirage_jax.geometry.depth_files.depth_maps import (
     DepthReading,
     depth_from_range,
     depth_reading_of,
+    pseudo_depth,
     z_depth,
 )
 from mirage_jax.geometry.depth_files.formats import EXPECTED, read_depth, write_depth
@@ -23,6 +24,7 @@ __all__ = [
     "DepthReading",
     "depth_from_range",
     "depth_reading_of",
+    "pseudo_depth",
     "read_depth",
     "write_depth",
     "z_depth",

@@ -51,7 +51,8 @@ class DepthMaps(NamedTuple):
     """What a depth file holds.
 
     Attributes:
-      values: [f, H, W] float32, in scene units for "z" and "ray"; 0 = unknown.
+      values: [f, H, W] float32, in scene units for "z" and "ray", 0 = unknown; unknown disparity
+        is NaN.
       kind: what a value means.
       stated: the format or the user says so; otherwise "z" is the package's own convention.
       name: the file, for messages.
@@ -155,6 +156,7 @@ def depth_from_range(
     """Turn disparity of unknown scale and shift into z-depth between two given distances.
 
     The 98th percentile of the disparity becomes `near`, the 2nd `far`; what is beyond them is cut.
+    Where disparity is NaN depth is 0, unknown.
 
     Raises:
       ValueError: not 0 < near < far, or the disparity is the same everywhere.
@@ -163,11 +165,28 @@ def depth_from_range(
         raise ValueError(
             f"--near-far: got {near:g} {far:g}, expected two distances, 0 < near < far."
         )
-    low, high = np.percentile(disparity, (2, 98))
+    low, high = np.nanpercentile(disparity, (2, 98))
     if not high > low:
         raise ValueError(
             "--near-far: disparity is the same nearly everywhere, so it tells no distances; give "
             "depth of another kind."
         )
     share = np.clip((disparity - low) / (high - low), 0, 1)
-    return (1.0 / (1.0 / far + share * (1.0 / near - 1.0 / far))).astype(np.float32)
+    depth = 1.0 / (1.0 / far + share * (1.0 / near - 1.0 / far))
+    return np.where(np.isfinite(disparity), depth, 0.0).astype(np.float32)
+
+
+def pseudo_depth(disparity: Float[Any, "*f H W"]) -> Float[np.ndarray, "*f H W"]:
+    """Turn disparity into depth that is right up to scale and shift of its inverse.
+
+    So it can be resampled and aligned like depth: planes stay planes, edges stay edges. NaN becomes
+    0, unknown.
+    """
+    disparity = np.asarray(disparity, np.float32)
+    known = np.isfinite(disparity)
+    low, high = (
+        edge(disparity, axis=(-2, -1), keepdims=True, where=known, initial=start)
+        for edge, start in ((np.min, np.inf), (np.max, -np.inf))
+    )
+    share = (disparity - low) / np.maximum(high - low, 1e-12)
+    return np.where(known, 1.0 / (share + np.float32(0.05)), np.float32(0))

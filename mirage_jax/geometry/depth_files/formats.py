@@ -43,7 +43,8 @@ def read_depth(path: str | os.PathLike[str], reading: DepthReading = _DEFAULT_RE
     values, notes = in_scene_units(array, str(path), reading)
     kind = reading.kind or "z"
     if kind == "disparity":
-        _check_disparity(values, path)
+        values, more = _known_disparity(values, path)
+        notes += more
     else:
         values = validate_depth(values, str(path)).astype(np.float32)
     stated = reading.kind is not None or _holds_zip(path)
@@ -103,12 +104,15 @@ def _as_stack(array: np.ndarray, path: Path) -> np.ndarray:
     return array
 
 
-def _check_disparity(values: np.ndarray, path: Path) -> None:
-    bad = int((~np.isfinite(values)).sum())
-    if bad:
+def _known_disparity(values: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return disparity with NaN where it is unknown, and a note."""
+    known = np.isfinite(values)
+    if not known.any() or not np.ptp(values[known]) > 0:
         raise ValueError(
-            f"{path}: disparity has values that are not finite: got {bad} of {values.size}, "
-            "expected none. Set what is unknown to the smallest value."
+            f"{path}: disparity is the same everywhere, or nowhere finite: expected larger values "
+            "for nearer things. Check the file."
         )
-    if not np.ptp(values) > 0:
-        raise ValueError(f"{path}: disparity is the same everywhere. Check the file.")
+    if known.all():
+        return values, ()
+    share = f"{1 - known.mean():.1%} of the disparities are not finite and taken as unknown"
+    return np.where(known, values, np.float32(np.nan)), (share,)
