@@ -11,9 +11,11 @@ Read next: `put.py`, whose result this equals.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jaxtyping import Bool, Int32, Shaped
 
 from mirage_jax.memory.merge import Sorted
@@ -40,18 +42,26 @@ def put_by_page(
         order: Insertion number of each.
         stored: Rows to put.
     """
-    size, m = memory.order.shape[-1], place.shape[0]
-    pages = memory.order.size // size
-    lay = _Planes(pages) if current_platform() == "tpu" else _Blocks(pages)
     new = _fields(memory, arranged, order)
+    tables = {name: getattr(memory, name) for name in (*new, *_ABOUT)}
+    return memory._replace(**_put_in_tables(tables, new, place, stored))
+
+
+@custom_vmap
+def _put_in_tables(
+    given: dict[str, jax.Array], new: dict[str, jax.Array], place: jax.Array, stored: jax.Array
+) -> dict[str, jax.Array]:
+    """Return tables of rows and of what is known of pages, with the new rows."""
+    size, m = given["order"].shape[-1], place.shape[0]
+    pages = given["order"].size // size
+    lay = _Planes(pages) if current_platform() == "tpu" else _Blocks(pages)
     place, source = jax.lax.sort((place, jnp.arange(m, dtype=jnp.int32)), num_keys=1)
     new = {name: values[:, source] for name, values in new.items()} | {"place": place[None]}
     # At least a page of them, since that many are looked at together.
     new = {name: jnp.pad(x, ((0, 0), (0, max(size - m, 0)))) for name, x in new.items()}
     count = jnp.sum(stored, dtype=jnp.int32)
-    tables = {name: lay.of_table(getattr(memory, name)) for name in new if name != "place"}
-    about = {name: getattr(memory, name).reshape(-1, *getattr(memory, name).shape[2:])
-             for name in _ABOUT}  # fmt: skip
+    tables = {name: lay.of_table(given[name]) for name in new if name != "place"}
+    about = {name: given[name].reshape(-1, *given[name].shape[2:]) for name in _ABOUT}
 
     def step(state: tuple[jax.Array, dict, dict]) -> tuple[jax.Array, dict, dict]:
         cursor, tables, about = state
@@ -74,9 +84,34 @@ def put_by_page(
     start = (jnp.zeros((), jnp.int32), tables, about)
     _, tables, about = jax.lax.while_loop(lambda state: state[0] < count, step, start)
     whole = {name: lay.to_table(table) for name, table in tables.items()} | about
-    return memory._replace(
-        **{name: table.reshape(getattr(memory, name).shape) for name, table in whole.items()}
+    return {name: table.reshape(given[name].shape) for name, table in whole.items()}
+
+
+@_put_in_tables.def_vmap
+def _put_in_all_tables(
+    members: int, is_batched: list[Any], *arguments: Any
+) -> tuple[dict[str, jax.Array], dict[str, bool]]:
+    """Take the memories of a batch for one of more partitions.
+
+    A loop that each of them leaves at its own time would copy all tables at every turn.
+    """
+    leaves, tree = jax.tree.flatten(arguments)
+    whole = [
+        leaf if flag else jnp.broadcast_to(leaf, (members, *leaf.shape))
+        for leaf, flag in zip(leaves, jax.tree.leaves(is_batched), strict=True)
+    ]
+    tables, new, place, stored = jax.tree.unflatten(tree, whole)
+    slots = tables["order"].size // members
+    first = jnp.arange(members, dtype=jnp.int32)[:, None] * slots
+    place = jnp.where(stored, place + first, members * slots)
+    made = _put_in_tables(
+        {name: table.reshape(-1, *table.shape[2:]) for name, table in tables.items()},
+        {name: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for name, x in new.items()},
+        place.reshape(-1),
+        stored.reshape(-1),
     )
+    made = {name: table.reshape(tables[name].shape) for name, table in made.items()}
+    return made, dict.fromkeys(made, True)
 
 
 def _fields(

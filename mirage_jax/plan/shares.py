@@ -40,10 +40,11 @@ _PASSED_ON = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
 # These move nothing themselves.
 _FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast while conditional call after-all iota "
-    "optimization-barrier partition-id replica-id async-start copy-done slice-done async-done "
-    "async-update all-gather-done all-reduce-done collective-permute-done add-dependency".split()
+    "optimization-barrier partition-id replica-id async-start call-start add-dependency".split()
 )
-_LOOPS = frozenset(["while", "conditional", "call", "async-start"])
+# What has started goes on and ends at no further cost.
+_LATER = ("-update", "-done")
+_LOOPS = frozenset(["while", "conditional", "call", "async-start", "call-start"])
 _SLICES = frozenset(["dynamic-slice", "gather", "slice"])
 # Kernels that go through their tables once for each view.
 _BY_VIEW = "walk_pages"
@@ -151,7 +152,7 @@ class _Counter:
         return self.program.bodies.get(name, [])
 
     def _operations(self, line: _Line, computation: str) -> float:
-        if line.kind in _FREE or line.kind in ("fusion", "copy", "custom-call"):
+        if line.kind in _FREE | {"fusion", "copy", "custom-call"} or line.kind.endswith(_LATER):
             return 0.0
         elements = sum(math.prod(extents) for _, extents in shapes_in(line.shape))
         given = self._extents(line, computation)
@@ -171,7 +172,7 @@ class _Counter:
 
     def _bytes(self, line: _Line, computation: str) -> float:
         """Return the bytes that an operation reads and writes in main memory."""
-        if line.kind in _FREE:
+        if line.kind in _FREE or line.kind.endswith(_LATER):
             return 0.0
         here = self.named[computation]
         given = [here[name].shape if name in here else "" for name in line.operands]

@@ -76,16 +76,19 @@ class Described:
         world: config with the memory that the program has.
         held: its arguments by what they are.
         whole: large parameters that are not divided.
+        memories: that a device holds.
     """
 
     world: WorldConfig
     held: dict[str, Any]
     whole: list[str]
+    memories: int = 1
 
     def turns(self) -> Turns:
-        """Bound what depends on data: pages of a memory, and the cameras it is read for."""
+        """Bound what depends on data: pages of memories, and the cameras one is read for."""
         memory, chunk = self.world.memory, self.world.chunk
-        return Turns(memory.partitions * memory.pages, chunk.latent_frames + chunk.preceding)
+        pages = self.memories * memory.partitions * memory.pages
+        return Turns(pages, chunk.latent_frames + chunk.preceding)
 
 
 def batch_shapes(world: WorldConfig, stage: str) -> dict[str, jax.ShapeDtypeStruct]:
@@ -148,7 +151,9 @@ def compile_training(world: WorldConfig, stage: str, mesh: Mesh) -> Compiled:
     }
     whole = left_whole(shapes.params, shardings.params)
     sized = with_memory_for(world, config.windows.memory_frames)
-    return _compile(mesh, step.lower, (state, fixed, batch), Described(sized, held, whole))
+    memories = config.batch // (mesh.shape["data"] * mesh.shape["fsdp"])
+    described = Described(sized, held, whole, memories)
+    return _compile(mesh, step.lower, (state, fixed, batch), described)
 
 
 def compile_rollout(world: WorldConfig, mesh: Mesh) -> Compiled:

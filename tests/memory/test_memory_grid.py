@@ -275,3 +275,14 @@ def test_writing_page_by_page_equals_scattering_rows(monkeypatch, rules, platfor
     for rows in draws:
         paged = by_page(paged, rows)
     jax.tree.map(np.testing.assert_array_equal, scattered, paged)
+    # A batch, of which one gets its rows in another order and one gets none.
+    many = jax.tree.map(lambda leaf: np.stack([leaf] * 3), state.empty(config))
+    for rows, other in zip(draws, draws[::-1], strict=True):
+        nothing = rows._replace(keep=np.zeros_like(rows.keep))
+        many = jax.vmap(by_page)(many, jax.tree.map(lambda *x: np.stack(x), rows, other, nothing))
+    jax.tree.map(lambda one, all: np.testing.assert_array_equal(one, all[0]), scattered, many)
+    assert int(many.filled[2].sum()) == 0
+    backwards = state.empty(config)
+    for rows in draws[::-1]:
+        backwards = by_page(backwards, rows)
+    jax.tree.map(lambda one, all: np.testing.assert_array_equal(one, all[1]), backwards, many)
