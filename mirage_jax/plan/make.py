@@ -48,11 +48,11 @@ def plan_training(
     plan = _compiled(plan, world, devices, lambda m: steps.compile_training(world, stage, m))
     if plan.fits:
         return plan
-    fitting = meshes.first_that_fits(world, stage, target.devices, target.chip.memory)
-    hint = "none of these devices with this batch"
-    if fitting and fitting != sizes:
-        hint = " ".join(f"{name}={size}" for name, size in fitting.items() if size > 1)
-    return dataclasses.replace(plan, hint=hint)
+    # What compiling found in excess of the estimate counts for other meshes as well.
+    estimated = sum(plan.estimated_bytes.values())
+    excess = max(1.0, (target.chip.memory if plan.failed else plan.bytes_per_device) / estimated)
+    nearest = meshes.nearest_that_fits(world, stage, target.devices, target.chip.memory / excess)
+    return dataclasses.replace(plan, hint=nearest or "none, of up to 64 times the devices")
 
 
 def plan_rollout(

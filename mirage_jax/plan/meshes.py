@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from mirage_jax.distributed.mesh import AXES
 from mirage_jax.train import stages
-from mirage_jax.train.config import WorldConfig
+from mirage_jax.train.config import WorldConfig, replace
 
 # Rows of a part of a weight: tiles in memory have 16, and are sent whole.
 _LEAST_PART = 32
@@ -82,6 +82,31 @@ def first_that_fits(
         if sum(estimated_bytes(world, stage, mesh).values()) <= memory:
             return mesh
     return None
+
+
+def nearest_that_fits(world: WorldConfig, stage: str, devices: int, memory: float) -> str:
+    """Say which mesh is estimated to fit: of these devices, else of two, four ... times as many.
+
+    Args:
+        world: config; its batch is kept where that can be, else doubled, at most as often as the
+            devices are.
+        stage: that trains the denoiser or parts of it.
+        devices: to begin with.
+        memory: bytes of a device.
+
+    Returns:
+        For people, as in "64 devices, fsdp=16 context=4"; "" where none was found.
+    """
+    batch = world.denoiser_stage(stage).batch
+    doubled = [2**n for n in range(7)]
+    for times in doubled:
+        for clips in (batch * more for more in doubled if more <= times):
+            fed = replace(world, {f"{stage}_train.batch": clips})
+            if mesh := first_that_fits(fed, stage, times * devices, memory):
+                axes = " ".join(f"{name}={size}" for name, size in mesh.items() if size > 1)
+                count = f"{times * devices} devices, " if times > 1 else ""
+                return count + (f"batch {clips}, " if clips != batch else "") + axes
+    return ""
 
 
 def mesh_for(world: WorldConfig, stage: str, devices: int, memory: float) -> dict[str, int]:

@@ -46,7 +46,7 @@ class Plan:
         compiled: what the compiled program needs; None where it was not compiled.
         estimated_bytes: of a device, from the config alone.
         failed: why compiling failed, e.g. for lack of memory; "" otherwise.
-        hint: the mesh of the same devices that is estimated to fit, where this one does not.
+        hint: the nearest mesh that is estimated to fit, where this one does not.
     """
 
     what: str

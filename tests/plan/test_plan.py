@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from mirage_jax.cli.main import cli
 from mirage_jax.distributed.collectives import read_collectives
+from mirage_jax.distributed.mesh import parse_mesh
 from mirage_jax.distributed.targets import parse_target
 from mirage_jax.models import functional
 from mirage_jax.models.denoiser import DenoiserConfig, FrameLayout
@@ -190,3 +191,20 @@ def test_the_command_estimates_without_compiling_and_ends_with_one_json_object()
     assert values["step_seconds_bound"] > 0
     assert values["collectives"] == {}
     assert "does NOT fit its 15.75 GiB" in done.output
+    assert values["nearest_mesh_that_fits"] in done.output
+
+
+def test_what_does_not_fit_names_the_nearest_mesh_that_does():
+    config = config_lib.replace(world("wan5b.py:release"), {"full_train.batch": 4})
+    memory = 15.75 * 2**30
+    assert meshes.first_that_fits(config, "full", 4, memory) is None
+    said = meshes.nearest_that_fits(config, "full", 4, memory)
+    count, _, axes = said.partition(" devices, ")
+    sizes = dict.fromkeys(("data", "fsdp", "context", "tensor"), 1) | parse_mesh(
+        axes.rpartition(", ")[2].replace(" ", ",")
+    )
+    assert np.prod(list(sizes.values())) == int(count)
+    assert sum(meshes.estimated_bytes(config, "full", sizes).values()) <= memory
+    half = meshes.first_that_fits(config, "full", int(count) // 2, memory)
+    assert half is None
+    assert meshes.nearest_that_fits(config, "full", 4, 1e6) == ""
