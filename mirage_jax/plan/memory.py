@@ -120,6 +120,14 @@ class MemoryPlan:
         """Whether that is no more than a device has."""
         return self.bytes_per_device <= self.target.chip.memory
 
+    @property
+    def nearest(self) -> int:
+        """How many such devices it is estimated to fit on: these, or twice, four times ... them."""
+        devices, size = self.target.devices, float(self.bytes_per_device)
+        while size > self.target.chip.memory:
+            devices, size = 2 * devices, size / 2
+        return devices
+
     def values(self) -> dict[str, Any]:
         """Return the plan as plain values, for JSON."""
         rows = self.config.rows * self.config.partitions
@@ -133,6 +141,7 @@ class MemoryPlan:
             "token_dtype": self.config.token_dtype,
             "work": dataclasses.asdict(self.work),
             "fits": self.fits,
+            "nearest_devices_that_fit": self.nearest,
             "bytes_per_device": self.bytes_per_device,
             "bytes": self.tables,
             "programs": {
@@ -155,6 +164,8 @@ class MemoryPlan:
         verdict = "fits" if self.fits else "does NOT fit"
         has = size_text(self.target.chip.memory)
         lines.append(f"  {size_text(self.bytes_per_device):>10}  a device, {verdict} its {has}")
+        if not self.fits:
+            lines.append(f"  estimated to fit on {self.nearest} devices")
         return "\n".join(lines)
 
     def _program_lines(self, name: str, program: Program) -> list[str]:

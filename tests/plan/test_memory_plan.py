@@ -29,7 +29,10 @@ def test_a_plan_without_compiling_says_what_each_table_takes_of_a_device():
     assert values["bytes"]["directory"] >= 64 * values["rows_per_device"] / 3
     assert values["fits"]
     large = run("--memory", "1e9", "--target", "v5e:2x2", "--no-compile", "--json")
-    assert not json.loads(large.output.splitlines()[-1])["fits"]
+    values = json.loads(large.output.splitlines()[-1])
+    assert not values["fits"]
+    assert values["nearest_devices_that_fit"] == 16
+    assert "estimated to fit on 16 devices" in large.output
 
 
 def test_a_plan_needs_a_config_or_a_memory_with_a_target():
