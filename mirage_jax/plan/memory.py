@@ -249,9 +249,8 @@ def compile_memory(
     }
 
 
-def _new_rows(config: state.MemoryConfig, work: Work) -> Rows:
-    """Return shapes and types of the rows of a write."""
-    m = work.new_rows
+def _new_rows(config: state.MemoryConfig, m: int) -> Rows:
+    """Return shapes and types of the m rows of a write."""
     return jax.eval_shape(
         lambda: Rows(
             positions=jnp.zeros((m, 3)),
