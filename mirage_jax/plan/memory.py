@@ -238,10 +238,10 @@ def compile_memory(
         jax.ShapeDtypeStruct((work.views, 3, 3), jnp.float32),
     )
     whole, divided = NamedSharding(mesh, P()), NamedSharding(mesh, P(_AXIS))
-    rows_of = divided if work.new_rows % len(devices) == 0 else whole
+    count = -(-work.new_rows // len(devices)) * len(devices)  # each device brings as many
     rows, cameras = (
         placed_like(tree, jax.tree.map(lambda _, s=sharding: s, tree))
-        for tree, sharding in ((_new_rows(config, work), rows_of), (cameras, whole))
+        for tree, sharding in ((_new_rows(config, count), divided), (cameras, whole))
     )
     return {
         "write": _compile(mesh, jax.jit(write, donate_argnums=0), memory, rows),
