@@ -23,24 +23,22 @@ def commands() -> Iterator[str]:
 
 def table(plans: Plans) -> str:
     """Render as Markdown: GiB that a chip sends a step."""
-    made = [
-        (shape, chips, plans.get(line))
-        for (shape, chips), line in zip(_PODS, commands(), strict=True)
-    ]
-    whole = [(shape, chips, plan) for shape, chips, plan in made if plan and plan["compiled"]]
+    made = [(chips, plans.get(line)) for (_, chips), line in zip(_PODS, commands(), strict=True)]
+    whole = [(chips, plan) for chips, plan in made if plan and plan["compiled"]]
     lines = [
-        "| wan5b branch on v5p (compiled, simulated) | chips | mesh | GiB a chip | "
+        "| chips (simulated) | mesh | GiB a chip | "
         + " | ".join(f"{kind} GiB" for kind in _KINDS)
-        + " | all GiB sent a chip | to 64 chips |",
-        "|---" * (len(_KINDS) + 6) + "|",
+        + " | sent a chip, GiB | to 64 chips |",
+        "|---" * (len(_KINDS) + 5) + "|",
     ]
     first = 0.0
-    for shape, chips, plan in whole:
+    for chips, plan in whole:
         sent = [plan["collectives"].get(kind, {"sent": 0.0})["sent"] / 2**30 for kind in _KINDS]
         first = first or sum(sent)
         cells = " | ".join(f"{size:.1f}" for size in sent)
         lines.append(
-            f"| {shape} | {chips} | {mesh_of(plan)} | {plan['bytes_per_device'] / 2**30:.1f} "
-            f"| {cells} | {sum(sent):.1f} | ×{sum(sent) / first:.2f} |"
+            f"| {plan['target']}, {chips} | {mesh_of(plan)} "
+            f"| {plan['bytes_per_device'] / 2**30:.1f} | {cells} | {sum(sent):.1f} "
+            f"| ×{sum(sent) / first:.3f} |"
         )
     return "\n".join(lines)

@@ -37,8 +37,8 @@ def table(plans: Plans) -> str:
     """Render as Markdown."""
     lines = [
         "| model, stage | target | mesh | clips | GiB a device | fits | GiB sent a step and device "
-        "| step at least | MFU at most |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| step at least | MFU at most | latent memory, of operations / bytes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(_row(plans[made]) for made in commands() if made in plans),
     ]
     return "\n".join(lines)
@@ -56,8 +56,14 @@ def _row(plan: dict[str, Any]) -> str:
     return (
         f"| {model} | {plan['target']} | {mesh_of(plan)} | {plan['batch']} "
         f"| {plan['bytes_per_device'] / 2**30:.1f}{how} | {verdict} | {sent or '–'} "
-        f"| {plan['step_seconds_bound']:.2f} s | {plan['mfu_bound']:.0%} |"
+        f"| {plan['step_seconds_bound']:.2f} s | {plan['mfu_bound']:.0%} | {_memory_share(plan)} |"
     )
+
+
+def _memory_share(plan: dict[str, Any]) -> str:
+    """Return what writing and reading the latent memory takes of a step, at most."""
+    share = plan.get("latent_memory_share")
+    return f"{share['operations']:.3%} / {share['bytes']:.2%}" if share else "–"
 
 
 def mesh_of(plan: dict[str, Any]) -> str:

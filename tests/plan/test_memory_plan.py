@@ -95,10 +95,12 @@ def test_nothing_is_scattered_and_no_stored_rows_are_sorted_or_copied(plans):
     assert write.sorts
     assert write.beyond(WORK.new_rows) == []
     # A read sorts pages, of 256 rows each; this many lie on a device.
-    pages = large.config.pages * large.config.partitions // large.target.devices
+    before, pages = (p.config.pages * p.config.partitions // p.target.devices for p in plans)
     assert read.sorts
     assert read.beyond(WORK.views * pages) == []
-    # Work lists have an entry a page; everything else is that of the new rows or of the views.
+    # Beside new rows and views there are work lists and what is known of each page, which TPUs pad
+    # to tiles: less than an eighth of the page, so no table of rows.
     for name in ("write", "read"):
         grown = large.programs[name].temporary - small.programs[name].temporary
-        assert grown < 0.01 * (sum(large.tables.values()) - sum(small.tables.values()))
+        assert grown < 4096 * (pages - before)
+    assert sum(large.tables.values()) > 8 * 4096 * pages
