@@ -9,6 +9,7 @@ Read next: `walk.py`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,32 +19,55 @@ from mirage_jax.ops.rasterize_points.pages import CellGrid
 from mirage_jax.ops.rasterize_points.work_list import box_span
 
 
+class Squares(NamedTuple):
+    """Where k boxes fall.
+
+    Attributes:
+        place: Four squares that cover the cells of each box, as places in the tables.
+        anywhere: Boxes that fall into cells at all.
+    """
+
+    place: Int32[jax.Array, "4 k"]
+    anywhere: Bool[jax.Array, " k"]
+
+
+def squares_of(
+    box: Float32[jax.Array, "k 2 3"], numbers: Float32[jax.Array, " 17"], grid: CellGrid
+) -> Squares:
+    """Return where boxes fall; anything may be said of an empty one.
+
+    Args:
+        box: Corners.
+        numbers: The camera.
+        grid: Cells.
+    """
+    left, right, top, bottom = box_span(box, numbers, grid)
+    longer = jnp.maximum(jnp.maximum(right - left, bottom - top) + 1, 1)
+    level = 31 - jax.lax.clz(longer)
+    side = jnp.left_shift(1, level)
+    u = jnp.stack([left, jnp.maximum(right - side + 1, left)])
+    v = jnp.stack([top, jnp.maximum(bottom - side + 1, top)])
+    place = (level * grid.height + v[:, None]) * grid.width + u
+    return Squares(place.reshape(4, -1), (left <= right) & (top <= bottom))
+
+
 def may_matter(
-    limit: Int32[jax.Array, " m"], numbers: Float32[jax.Array, " 17"], grid: CellGrid
-) -> Callable[[Int32[jax.Array, " k"], Float32[jax.Array, "k 2 3"]], Bool[jax.Array, " k"]]:
+    limit: Int32[jax.Array, " m"], grid: CellGrid
+) -> Callable[[Int32[jax.Array, " k"], Squares], Bool[jax.Array, " k"]]:
     """Return the test which boxes could change a cell: not beyond all that matters where they fall.
 
     Args:
         limit: Bits of the greatest depth that matters in each cell; -1 where nothing does.
-        numbers: The camera.
         grid: Cells.
 
     Returns:
-        Test of the bits of the least depth of each box, and of its corners; anything may be said of
-        an empty box.
+        Test of the bits of the least depth of each box, and of where it falls.
     """
     greatest = _greatest_in_squares(limit, grid).reshape(-1)
 
-    def test(front: jax.Array, box: jax.Array) -> jax.Array:
-        left, right, top, bottom = box_span(box, numbers, grid)
-        longer = jnp.maximum(jnp.maximum(right - left, bottom - top) + 1, 1)
-        level = 31 - jax.lax.clz(longer)
-        side = jnp.left_shift(1, level)
-        u = jnp.stack([left, jnp.maximum(right - side + 1, left)])
-        v = jnp.stack([top, jnp.maximum(bottom - side + 1, top)])
-        place = (level * grid.height + v[:, None]) * grid.width + u
-        farthest = jnp.max(greatest.at[place].get(mode="clip"), axis=(0, 1))
-        return (left <= right) & (top <= bottom) & (front <= farthest)
+    def test(front: jax.Array, squares: Squares) -> jax.Array:
+        farthest = jnp.max(greatest.at[squares.place].get(mode="clip"), axis=0)
+        return squares.anywhere & (front <= farthest)
 
     return test
 

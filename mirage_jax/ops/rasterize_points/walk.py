@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int32
 
-from mirage_jax.ops.rasterize_points.hidden import may_matter
+from mirage_jax.ops.rasterize_points.hidden import Squares, may_matter, squares_of
 from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Pages, WorkList
 from mirage_jax.ops.rasterize_points.project import Projected, project_rows
 from mirage_jax.ops.rasterize_points.work_list import cull_boxes, sort_pages
 
 RUN_PAGES = 32
 # Pages looked at together, and runs tested to find theirs.
-_BATCH_PAGES, _RUN_WINDOW = 1024, 1024
+_BATCH_PAGES, _RUN_WINDOW = 1024, 256
 # Rows visited at a time: enough to pay for a turn of the loop, few enough to stop early.
 _GROUP_ROWS = 8192
 # List entries looked at to find the pages of a group, as a multiple of the group.
@@ -80,15 +80,19 @@ Visit = Callable[[Any, Int32[jax.Array, " g"], Group], Any]
 
 def run_bounds(bounds: Float32[jax.Array, "n 2 3"]) -> Float32[jax.Array, "r 2 3"]:
     """Return the corners that enclose each run of n pages; the last may be short."""
-    missing = -bounds.shape[0] % RUN_PAGES
-    nowhere = jnp.broadcast_to(jnp.array([[jnp.inf] * 3, [-jnp.inf] * 3]), (missing, 2, 3))
-    paged = jnp.concatenate([bounds, nowhere]) if missing else bounds
+    whole = bounds.shape[0] - bounds.shape[0] % RUN_PAGES
     # Halves against halves: long rows of numbers, where a reduction would take six at a time.
-    low = high = paged.reshape(-1, RUN_PAGES * 6)
+    low = high = bounds[:whole].reshape(-1, RUN_PAGES * 6)
     while low.shape[1] > 6:
         low = jnp.minimum(*jnp.split(low, 2, axis=1))
         high = jnp.maximum(*jnp.split(high, 2, axis=1))
-    return jnp.stack([low[:, :3], high[:, 3:]], axis=1)
+    runs = jnp.stack([low[:, :3], high[:, 3:]], axis=1)
+    if whole == bounds.shape[0]:
+        return runs
+    # By itself: filled up to a whole run, the table would be copied.
+    rest = bounds[whole:]
+    last = jnp.stack([jnp.min(rest[:, 0], axis=0), jnp.max(rest[:, 1], axis=0)])
+    return jnp.concatenate([runs, last[None]])
 
 
 def walk_runs(
@@ -118,27 +122,40 @@ def walk_runs(
     num_pages, num_runs = pages.order.shape[0], runs.bounds.shape[0]
     take = min(_BATCH_PAGES // RUN_PAGES, num_runs)
     window = min(_RUN_WINDOW, num_runs)
+    zero = jnp.zeros((), jnp.int32)
+    none = Steps(zero, zero, zero)
 
     def step(carry: tuple[jax.Array, Any, Steps]) -> tuple[jax.Array, Any, Steps]:
         cursor, state, steps = carry
-        matters = may_matter(limit(state), numbers, grid)
-        cursor, run, real = _next(runs.entries, runs.bounds, cursor, (window, take), matters)
+        matters = may_matter(limit(state), grid)
+        cursor, run, real = _next(runs.entries, cursor, (window, take), place_runs, matters)
+        state, done = jax.lax.cond(real[0], look, lambda state, *_: (state, none), state, run, real)
+        done = done._replace(runs=jnp.int32(window))
+        return cursor, state, jax.tree.map(jnp.add, steps, done)
+
+    def place_runs(_: jax.Array, run: jax.Array) -> Squares:
+        box = runs.bounds.at[run].get(mode="promise_in_bounds")
+        return squares_of(box, numbers, grid)
+
+    def look(state: Any, run: jax.Array, real: jax.Array) -> tuple[Any, Steps]:
         page = run[:, None] * RUN_PAGES + jnp.arange(RUN_PAGES, dtype=jnp.int32)
         exists = (real[:, None] & (page < num_pages)).reshape(-1)
         page = jnp.minimum(page, num_pages - 1).reshape(-1)
         box = pages.bounds.at[page].get(mode="promise_in_bounds")
         visible, near = cull_boxes(box, numbers[None], grid)
-        visible &= exists & matters(jax.lax.bitcast_convert_type(near[0], jnp.int32), box)
+        squares = squares_of(box, numbers, grid)
+        front = jax.lax.bitcast_convert_type(near[0], jnp.int32)
+        visible &= exists & may_matter(limit(state), grid)(front, squares)
         entries = jax.tree.map(lambda leaf: leaf[0], sort_pages(visible, near))
+        squares = _taken(squares, entries.page)
         nth = page.at[entries.page].get(mode="promise_in_bounds")
         entries = entries._replace(page=nth)
-        state, visits = walk_pages(pages, entries, numbers, grid, limit, visit, state)
-        done = Steps(jnp.int32(window), jnp.sum(exists, dtype=jnp.int32), visits)
-        return cursor, state, jax.tree.map(jnp.add, steps, done)
+        rules = (numbers, grid, limit, visit)
+        state, visits = walk_pages(pages, entries, *rules, state, squares)
+        return state, Steps(zero, jnp.sum(exists, dtype=jnp.int32), visits)
 
-    zero = jnp.zeros((), jnp.int32)
     more = _more(runs.entries, limit)
-    start = (zero, state, Steps(zero, zero, zero))
+    start = (zero, state, none)
     return jax.lax.while_loop(more, step, start)[1:]
 
 
@@ -150,6 +167,7 @@ def walk_pages(
     limit: Limit,
     visit: Visit,
     state: Any,
+    squares: Squares | None = None,
 ) -> tuple[Any, Int32[jax.Array, ""]]:
     """Visit the pages of one view's list, nearest first.
 
@@ -161,6 +179,7 @@ def walk_pages(
         limit: As for `walk_runs`.
         visit: As for `walk_runs`.
         state: What to start from.
+        squares: Where the entries fall; None finds it on the way.
 
     Returns:
         The last state, and the pages visited.
@@ -168,10 +187,17 @@ def walk_pages(
     group = max(1, min(_GROUP_ROWS // pages.order.shape[1], entries.page.shape[0]))
     window = min(_LOOK_AHEAD * group, entries.page.shape[0])
 
+    def place_pages(start: jax.Array, page: jax.Array) -> Squares:
+        if squares is None:
+            box = pages.bounds.at[page].get(mode="promise_in_bounds")
+            return squares_of(box, numbers, grid)
+        part = (jax.lax.dynamic_slice_in_dim(leaf, start, window, -1) for leaf in squares)
+        return Squares(*part)
+
     def step(carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
         cursor, state, visits = carry
-        matters = may_matter(limit(state), numbers, grid)
-        cursor, page, real = _next(entries, pages.bounds, cursor, (window, group), matters)
+        matters = may_matter(limit(state), grid)
+        cursor, page, real = _next(entries, cursor, (window, group), place_pages, matters)
         state = jax.lax.cond(
             real[0],
             lambda state: visit(state, page, _look(pages, page, real, numbers, grid)),
@@ -197,19 +223,19 @@ def _more(entries: WorkList, limit: Limit) -> Callable[[tuple], jax.Array]:
 
 def _next(
     entries: WorkList,
-    bounds: Float32[jax.Array, "n 2 3"],
     cursor: Int32[jax.Array, ""],
     sizes: tuple[int, int],
-    matters: Callable[[jax.Array, jax.Array], jax.Array],
+    places: Callable[[jax.Array, jax.Array], Squares],
+    matters: Callable[[jax.Array, Squares], jax.Array],
 ) -> tuple[Int32[jax.Array, ""], Int32[jax.Array, " g"], Bool[jax.Array, " g"]]:
     """Return the next entries of a list that matter.
 
     Args:
         entries: The list.
-        bounds: Corners of what it lists.
         cursor: Where to begin.
         sizes: Entries to look at, and most to return.
-        matters: From the bits of the least depths, and boxes, whether they do.
+        places: Where the entries fall, from the first one looked at and what is listed there.
+        matters: From the bits of the least depths, and where they fall, whether they do.
 
     Returns:
         Where to go on, what was listed there, and which of it is real.
@@ -220,9 +246,8 @@ def _next(
     place = start + jnp.arange(window, dtype=jnp.int32)
     listed = jax.lax.dynamic_slice(entries.page, (start,), (window,))
     near = jax.lax.dynamic_slice(entries.near, (start,), (window,))
-    box = bounds.at[listed].get(mode="promise_in_bounds")
     alive = (place >= cursor) & (place < entries.count)
-    alive &= matters(jax.lax.bitcast_convert_type(near, jnp.int32), box)
+    alive &= matters(jax.lax.bitcast_convert_type(near, jnp.int32), places(start, listed))
     taken = jnp.cumsum(alive, dtype=jnp.int32)
     nth = jnp.arange(most, dtype=jnp.int32)
     chosen = jnp.sum(taken[None, :] <= nth[:, None], axis=1, dtype=jnp.int32)
@@ -230,6 +255,12 @@ def _next(
     real = chosen < window
     listed = listed.at[jnp.minimum(chosen, window - 1)].get(mode="promise_in_bounds")
     return cursor, listed, real
+
+
+def _taken(squares: Squares, nth: Int32[jax.Array, " k"]) -> Squares:
+    """Return where some of the boxes fall."""
+    parts = (leaf.at[..., nth].get(mode="promise_in_bounds") for leaf in squares)
+    return Squares(*parts)
 
 
 def _look(

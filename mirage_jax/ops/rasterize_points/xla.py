@@ -113,11 +113,16 @@ def compete(
         )
         return BestKeys(lowest, row)
 
+    def beat(best: BestKeys, first: jax.Array, cell: jax.Array) -> BestKeys:
+        behind = first > best.first.at[cell].get(mode="promise_in_bounds")
+        hopeful = jnp.any((cell != nowhere) & ~behind)
+        return jax.lax.cond(hopeful, settle, lambda best, first, cell: best, best, first, cell)
+
     cell = jnp.where(takes_part, group.cell, nowhere)
     # A branch takes its operands ready made: else they would be computed anew for each use, one row
     # at a time, in the loops over rows that scattering is on CPUs. It is always taken.
     taken = group.row[0, 0] >= 0
-    return jax.lax.cond(taken, settle, lambda best, first, cell: best, best, first, cell)
+    return jax.lax.cond(taken, beat, lambda best, first, cell: best, best, first, cell)
 
 
 def _settle_ties(
