@@ -159,10 +159,10 @@ def check_alignment(
         f"{float(found.inliers):.0%} of {points} points agree within {limits.tolerance:.0%}, the "
         f"median deviation is {float(found.deviation):.1%}"
     )
-    other = "disparity (scale and shift)" if model == "scale" else "scale"
+    other = " try scale and shift (disparity);" if model == "scale" else ""
     cure = (
-        f"Check that both are depth of the same view and that it is z-depth; try {other}; or "
-        "leave this depth out."
+        f"Check that both are depth of the same view and that it is z-depth;{other} or leave this "
+        "depth out."
     )
     slope, deviation = float(found.slope), float(found.deviation)
     if not (np.isfinite(slope) and slope > 0):
