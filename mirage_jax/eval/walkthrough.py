@@ -145,7 +145,9 @@ def _run(
     if state is None:
         state = start_rollout(world, start, cameras, run)
     if isinstance(depth, EstimatedDepth):
-        providers = Providers(depth=depth.provider(world, state.latents))
+        # A memory that stays empty fits nothing, which is not worth a line for each frame.
+        asked = depth if config.memory else depth.silenced()
+        providers = Providers(depth=asked.provider(world, state.latents))
     elif depth is not None:
         keep = None if depth.keep is None else depth.keep[None]
         providers = Providers(depth=path_depth(world.spec, depth.depth[None], keep))

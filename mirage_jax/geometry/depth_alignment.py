@@ -20,7 +20,7 @@ from mirage_jax.geometry.namespace import array_namespace, as_float
 
 Model = Literal["scale", "disparity"]
 
-_SAMPLE, _HYPOTHESES, _ROUNDS = 1024, 384, 12
+_SAMPLE, _HYPOTHESES, _ROUNDS = 1024, 384, 8
 # Tukey's constant: 95 % efficient for normal noise. 1.4826 turns a median deviation into a sigma.
 _TUKEY, _SIGMA = 4.685, 1.4826
 _LEAST_SIGMA = 1e-6

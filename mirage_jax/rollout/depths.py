@@ -60,6 +60,12 @@ class EstimatedDepth(NamedTuple):
     name: str
     align: MemoryAlignment | None
 
+    def silenced(self) -> EstimatedDepth:
+        """Return the same without messages."""
+        if self.align is None:
+            return self
+        return self._replace(align=dataclasses.replace(self.align, say=lambda line: None))
+
     def provider(self, world: World, latents: Float[Any, "b l h w c"]) -> DepthProvider:
         """Return the provider of a rollout of one view that goes on from `latents`.
 

@@ -91,8 +91,15 @@ def write_animation(path: Path, frames: Frames, fps: float = 8.0) -> None:
             f"{path}: a GIF shows at most {_FASTEST_GIF:g} frames a second, got {fps:g}. Write "
             ".webp or .mp4, or give --fps."
         )
-    pictures = list(_checked(frames, path))
-    images = [Image.fromarray(picture) for picture in pictures]
+    images, taken = [], 0
+    for frame in _checked(frames, path):
+        images.append(Image.fromarray(frame))
+        taken += frame.nbytes
+        if taken > MAX_BYTES:
+            raise ValueError(
+                f"{path}: got more than {MAX_BYTES} bytes of frames, which an animation needs at "
+                "once. Write .mp4, or use fewer and smaller frames (--every, --width)."
+            )
     if gif:
         images = _with_one_palette(images)
     unit = 10 if gif else 1

@@ -188,3 +188,5 @@ def test_a_video_larger_than_may_be_taken_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "MAX_BYTES", 40_000)
     with pytest.raises(ValueError, match="more than 40000 bytes of frames in .*a.mp4"):
         video.read_video(tmp_path / "a.mp4")
+    with pytest.raises(ValueError, match="a.webp: got more than 40000 bytes of frames"):
+        video.write_animation(tmp_path / "a.webp", video.iterate_video(tmp_path / "a.mp4"))
