@@ -70,8 +70,13 @@ class EstimatedDepth(NamedTuple):
         """Return the provider of a rollout of one view that goes on from `latents`.
 
         Raises:
-            ValueError: disparity without an alignment of scale and shift.
+            ValueError: disparity without an alignment of scale and shift, or distances along rays.
         """
+        if self.source.kind == "ray":
+            raise ValueError(
+                f"--path-depth: {self.name} gives distances along rays, expected z-depth or "
+                "disparity; choose another model, or drop --depth-as ray"
+            )
         disparity = self.source.kind == "disparity"
         if disparity and (self.align is None or self.align.model != "disparity"):
             raise ValueError(

@@ -74,6 +74,12 @@ def test_disparity_needs_scale_and_shift():
         depth.provider(release_world(text=0), np.zeros((1, 1, 4, 6, 8), np.float32))
 
 
+def test_distances_along_rays_are_not_taken_for_depth():
+    depth = EstimatedDepth(Estimator("ray", lambda true: true), "hf:x", MemoryAlignment())
+    with pytest.raises(ValueError, match="hf:x gives distances along rays"):
+        depth.provider(release_world(text=0), np.zeros((1, 1, 4, 6, 8), np.float32))
+
+
 def slanted(count=3, hw=HW):
     """Depth of a wall seen at a slant, so that both scale and shift can be told."""
     inverse = np.linspace(0.1, 0.5, hw[1]) * np.ones((count, hw[0], 1))
