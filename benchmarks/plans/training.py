@@ -63,7 +63,7 @@ def _row(plan: dict[str, Any]) -> str:
 def _memory_share(plan: dict[str, Any]) -> str:
     """Return what writing and reading the latent memory takes of a step, at most."""
     share = plan.get("latent_memory_share")
-    return f"{share['operations']:.3%} / {share['bytes']:.2%}" if share else "–"
+    return f"{share['operations']:.2%} / {share['bytes']:.2%}" if share else "–"
 
 
 def mesh_of(plan: dict[str, Any]) -> str:

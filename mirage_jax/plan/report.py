@@ -147,7 +147,7 @@ class Plan:
             accessed = size_text(self.compiled.accessed if self.compiled else 0)
             lines.append(
                 f"  {accessed:>10}  read and written a device; of that the latent memory at most "
-                f"{share['bytes']:.2%}, of operations {share['operations']:.3%}"
+                f"{share['bytes']:.2%}, of operations {share['operations']:.2%}"
             )
         bounds = ", ".join(f"{name} {value:.3f}" for name, value in self.seconds().items())
         lines.append(

@@ -7,7 +7,7 @@ such, so a part's cost is at most what is said.
 Conventions: bytes are those that operations read and write in the device's main memory: their
 operands and results, of slices only what is sliced; what lies in vector memory costs nothing.
 Operations of the part are one for each element of a result, two for a product's multiplication and
-addition.
+addition; of kernels the most that they can come to.
 
 Read next: `mirage_jax/distributed/programs.py`, `steps.py`.
 """
@@ -46,8 +46,9 @@ _FREE = frozenset(
 _LATER = ("-update", "-done")
 _LOOPS = frozenset(["while", "conditional", "call", "async-start", "call-start"])
 _SLICES = frozenset(["dynamic-slice", "gather", "slice"])
-# Kernels that go through their tables once for each view.
-_BY_VIEW = "walk_pages"
+# Kernels that go through their tables once for each view, and what comparing a row with a cell
+# takes: at most every row is compared with every cell. The others copy.
+_BY_VIEW, _COMPARED = "walk_pages", 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +153,13 @@ class _Counter:
         return self.program.bodies.get(name, [])
 
     def _operations(self, line: _Line, computation: str) -> float:
-        if line.kind in _FREE | {"fusion", "copy", "custom-call"} or line.kind.endswith(_LATER):
+        if line.kind in _FREE | {"fusion", "copy"} or line.kind.endswith(_LATER):
             return 0.0
         elements = sum(math.prod(extents) for _, extents in shapes_in(line.shape))
         given = self._extents(line, computation)
+        if line.kind == "custom-call":
+            each = max(map(math.prod, given), default=0)
+            return _COMPARED * elements * each if _BY_VIEW in line.rest else elements + each
         if line.kind == "dot" and given:
             contracted = _CONTRACTED.search(line.rest)
             axes = [int(axis) for axis in contracted[1].split(",") if axis] if contracted else []

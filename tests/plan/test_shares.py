@@ -85,3 +85,16 @@ ENTRY %main (p: f32[8,128], q: f32[64,128]) -> f32[8,128] {
     rows = 4 * 8 * 128
     assert part.bytes == 2 * rows  # p twice; the unnamed call only moves what is near
     assert whole.bytes == 3 * rows
+
+
+def test_a_kernel_that_walks_through_rows_counts_every_row_with_every_cell():
+    text = """HloModule jit_f
+ENTRY %main (p: f32[3,4,256]) -> s32[2,8,128] {
+  %p = f32[3,4,256]{2,1,0} parameter(0)
+  ROOT %out = s32[2,8,128]{2,1,0} custom-call(%p), custom_call_target="tpu_custom_call", metadata={op_name="jit(f)/part/walk_pages/pallas_call"}
+}
+"""  # noqa: E501
+    _, part = count(text, ("part",), Turns(views=2))
+    rows, cells = 4 * 256, 8 * 128
+    assert part.operations >= 8 * 2 * rows * cells
+    assert part.bytes == 4 * (2 * cells + 2 * 3 * rows)  # both views read all rows
