@@ -99,7 +99,8 @@ def seen_from(
     used = (order != EMPTY) & jnp.all(jnp.isfinite(origin), axis=1)
     low = jnp.min(jnp.where(used[:, None], origin, jnp.inf), axis=-1)
     high = jnp.max(jnp.where(used[:, None], origin, -jnp.inf), axis=-1)
-    farthest = jnp.max(jnp.where(used, depth, 0.0), axis=-1, initial=0.0)
+    # Not `used` alone: a depth that is no number would be the greatest of its page.
+    farthest = jnp.max(jnp.where(used & (depth > 0), depth, 0.0), axis=-1, initial=0.0)
     return SeenFrom(origin, depth, jnp.stack([low, high], axis=1), farthest)
 
 
@@ -151,7 +152,8 @@ def rank_rows(rows: ViewedRows, numbers: Any, grid: CellGrid, rule: ViewRule) ->
     rank = 1 + jnp.floor(difference / VIEW_RESOLUTION + 0.5)
     # Rows without a finite difference rank last; the comparison is False for NaN.
     rank = jnp.where(rank < _HIGHEST_RANK, rank, _HIGHEST_RANK).astype(jnp.int32)
-    return rank, moved <= rule.same_place * rows.depth
+    # An origin that is not finite is no place, whatever the depth.
+    return rank, (moved <= rule.same_place * rows.depth) & (moved < jnp.inf)
 
 
 def angle_between(first: Any, second: Any) -> Any:
