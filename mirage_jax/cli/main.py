@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": ("mirage_jax.cli.plan", "Say how large a config's models and runs are."),
     "evaluate": ("mirage_jax.cli.evaluate", "Measure revisits, camera following and the codec."),
     "record": ("mirage_jax.cli.record", "Record clips of a world with depth and cameras."),
+    "prepare": ("mirage_jax.cli.prepare", "Make a data set of your own recordings."),
     "encode": ("mirage_jax.cli.encode", "Encode prompts for training and generation."),
     "export": ("mirage_jax.cli.export", "Gather trained weights into a world's folder."),
     "convert": ("mirage_jax.cli.convert", "Convert released weights, both ways."),
