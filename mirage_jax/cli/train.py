@@ -97,6 +97,8 @@ def command(config, stage, workdir, weights, processes, **flags) -> None:
     }
     if flags["mesh"]:
         overrides |= {f"mesh.{axis}": size for axis, size in parse_mesh(flags["mesh"]).items()}
+    if flags["data"]:
+        overrides["data.mixture"] = ()
     world = config_lib.replace(
         config_lib.load(config), {k: v for k, v in overrides.items() if v is not None}
     )

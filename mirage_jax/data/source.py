@@ -17,6 +17,9 @@ from mirage_jax.data.clip import CAPTION, TEXTS, ClipShape, clip_spec
 
 _SCALARS = {name: dtype for name, (dims, dtype) in clip_spec(ClipShape()).items() if not dims}
 
+# Open shard files of a source; each holds buffers and a file handle.
+_MOST_READERS = 64
+
 
 class ClipSource:
     """Random access to the clips of one split.  Safe to pickle and to share between threads."""
@@ -74,9 +77,13 @@ class ClipSource:
 
         # A reader belongs to the process that opened it.
         key = (os.getpid(), shard)
-        if key not in self._readers:
-            self._readers[key] = ArrayRecordReader(self._paths[shard])
-        return self._readers[key]
+        reader = self._readers.get(key)
+        if reader is None:
+            # A reader that another thread is using is closed when that thread lets go of it.
+            for old in list(self._readers)[: max(0, len(self._readers) - _MOST_READERS + 1)]:
+                self._readers.pop(old, None)
+            reader = self._readers[key] = ArrayRecordReader(self._paths[shard])
+        return reader
 
     def _decoder(self) -> Any:
         if self._features is None:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax import config as config_lib
-from mirage_jax.data.sampling import clip_indices
+from mirage_jax.data.mixture import order_of
 from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, functional, pca
 from mirage_jax.models.codec import CodecConfig
@@ -54,7 +54,7 @@ class CodecObjective:
         self.codec: CodecConfig = world.codec
         self.model = config_lib.to_dict(world.codec)
         self._seed = world.seed
-        self._clips = RgbClips(train_clips)
+        self._clips, self._order = RgbClips(train_clips), order_of(train_clips)
         count = min(self.stage.validation_clips, len(val_clips))
         chosen = np.linspace(0, len(val_clips) - 1, count).astype(int)
         self._val = np.stack([val_clips[int(i)]["rgb"][:_VALIDATION_FRAMES] for i in chosen])
@@ -95,7 +95,7 @@ class CodecObjective:
 
     def clips(self, step: int) -> np.ndarray:
         """Return the index of each row's clip among the training clips [b]."""
-        return clip_indices(self._seed, step, self.stage.batch, len(self._clips))
+        return self._order.indices(self._seed, step, self.stage.batch)
 
     def validate(
         self, params: Any, fixed: Any, step: int, directory: Path | None

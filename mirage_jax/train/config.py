@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mirage_jax.config import from_dict, to_dict
+from mirage_jax.data.mixture import parse_mixture
 from mirage_jax.diffusion.config import SamplingConfig
 from mirage_jax.distributed.mesh import MeshConfig
 from mirage_jax.memory.state import MemoryConfig
@@ -46,6 +47,8 @@ class DataConfig:
         num_clips: clips per split of the procedural source.
         clip_frames: frames per clip of the procedural source.
         mirror: also train on clips mirrored left to right (twice the latents to encode and keep).
+        mixture: several dataset folders in place of `directory`, each with the share of draws it
+            gets, as ("data/doom=3", "data/mine=1"); a weight left out is 1.
         texts: text cache of `mirage encode text` with the captions of all clips, relative to the
             working folder; read by denoisers that read text.
     """
@@ -58,6 +61,12 @@ class DataConfig:
     clip_frames: int = 81
     mirror: bool = False
     texts: str = ""
+    mixture: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.mixture and self.source != "recorded":
+            raise ValueError(f"data.mixture: got data.source {self.source!r}, expected recorded")
+        parse_mixture(self.mixture)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 from mirage_jax import config as config_lib
 from mirage_jax import world_model
 from mirage_jax.data.captions import ClipTexts
-from mirage_jax.data.sampling import clip_indices
+from mirage_jax.data.mixture import ClipOrder
 from mirage_jax.diffusion import flow
 from mirage_jax.distributed.constrain import constrain
 from mirage_jax.distributed.processes import to_host
@@ -87,6 +87,8 @@ class DenoiserObjective:
         linear = isinstance(world.codec, CodecConfig)
         self._weights = pca.channel_weights(codec.params) if linear else jnp.ones(())
         self._seed = world.seed
+        # In which clips are drawn; replaced where they are a mixture.
+        self.order = ClipOrder((len(latents.video),))
         self.draws = given is None
         self._axes = tuning.logical_axes(world, self.stage)
         self._given = given or functools.partial(start.drawn_params, world)
@@ -109,7 +111,7 @@ class DenoiserObjective:
             self._texts,
             seed=self._seed,
             step=step,
-            batch=self.stage.batch,
+            clips=self.clips(step),
             rows=rows,
         )
         return batch | self.constants
@@ -161,7 +163,7 @@ class DenoiserObjective:
 
     def clips(self, step: int) -> np.ndarray:
         """Return the index of each row's clip among the training clips [b]."""
-        return clip_indices(self._seed, step, self.stage.batch, len(self._latents.video))
+        return self.order.indices(self._seed, step, self.stage.batch)
 
     def validate(
         self, params: Any, fixed: Any, step: int, directory: Path | None

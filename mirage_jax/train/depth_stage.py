@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from mirage_jax import config as config_lib
-from mirage_jax.data.sampling import clip_indices
+from mirage_jax.data.mixture import ClipOrder
 from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, functional
 from mirage_jax.prng import Purpose, key_for
@@ -55,6 +55,8 @@ class DepthObjective:
         self._world = dataclasses.replace(sized, learned_read=None)
         self._latents, self._val = latents, val
         self._seed = world.seed
+        # In which clips are drawn; replaced where they are a mixture.
+        self.order = ClipOrder((len(latents.video),))
         self._predict = jax.jit(self._validation_depth)
 
     def init(self) -> tuple[Any, Any]:
@@ -74,7 +76,7 @@ class DepthObjective:
             self._world.chunk,
             seed=self._seed,
             step=step,
-            batch=self.stage.batch,
+            clips=self.clips(step),
             rows=rows,
         )
 
@@ -107,7 +109,7 @@ class DepthObjective:
 
     def clips(self, step: int) -> np.ndarray:
         """Return the index of each row's clip among the training clips [b]."""
-        return clip_indices(self._seed, step, self.stage.batch, len(self._latents.video))
+        return self.order.indices(self._seed, step, self.stage.batch)
 
     def validate(
         self, params: Any, fixed: Any, step: int, directory: Path | None

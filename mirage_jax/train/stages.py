@@ -17,6 +17,7 @@ import numpy as np
 
 from mirage_jax import estimate
 from mirage_jax.data.captions import ClipTexts, clip_captions
+from mirage_jax.data.mixture import MixedClips, order_of, parse_mixture
 from mirage_jax.data.text_cache import open_texts
 from mirage_jax.train import latents as latents_lib
 from mirage_jax.train import start, tuning
@@ -74,11 +75,13 @@ def make_objective(
     memory_frames = config.windows.memory_frames
     if stage == "depth":
         shown = validation_windows(val_latents, chosen, world.chunk, memory_frames)
-        return DepthObjective(world, latents, shown)
+        depth = DepthObjective(world, latents, shown)
+        depth.order = order_of(train)
+        return depth
     texts, val_texts = clip_texts(world, train), clip_texts(world, chosen)
     shown = validation_windows(val_latents, chosen, world.chunk, memory_frames, val_texts)
     given = functools.partial(start.given_params, world, world.denoiser_stage(stage), folders)
-    return DenoiserObjective(
+    denoiser = DenoiserObjective(
         world,
         codec,
         latents,
@@ -87,6 +90,8 @@ def make_objective(
         given=None if stage == "denoiser" else given,
         texts=texts,
     )
+    denoiser.order = order_of(train)
+    return denoiser
 
 
 def estimate_stage(world: WorldConfig, stage: str) -> estimate.Estimate | None:
@@ -140,4 +145,20 @@ def open_split(data: DataConfig, split: str) -> Sequence[dict]:
         return [render_clip(seed, shape) for seed in range(first, first + data.num_clips)]
     from mirage_jax.data.source import open_clips
 
+    if data.mixture:
+        return _open_mixture(data, split)
     return cast(Sequence[dict], open_clips(data.directory, split))
+
+
+def _open_mixture(data: DataConfig, split: str) -> MixedClips:
+    """Open those folders of a mixture that have the split, which one at least must."""
+    from mirage_jax.data.source import open_clips, split_names
+
+    parts = [(f, w) for f, w in parse_mixture(data.mixture) if split in split_names(f)]
+    if not parts:
+        raise ValueError(
+            f"data.mixture: got {', '.join(data.mixture)}, but none of them has a split {split!r}; "
+            "prepare or record one"
+        )
+    sources = [cast(Sequence[dict], open_clips(folder, split)) for folder, _ in parts]
+    return MixedClips(sources, [weight for _, weight in parts])

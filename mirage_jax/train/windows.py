@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 from mirage_jax.data.captions import ClipTexts, draw_dropped
-from mirage_jax.data.sampling import clip_indices
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.prng import Purpose, generator_for
 from mirage_jax.train.feed import Batch, Rows
@@ -68,19 +67,20 @@ def draw_batch(
     *,
     seed: int,
     step: int,
-    batch: int,
+    clips: np.ndarray,
     rows: Rows = None,
 ) -> Batch:
     """Return the arrays of the windows of one step; see `gather` for their meaning.
 
-    All windows of the batch are drawn, and those of `rows` (None: of all rows) gathered.
+    `clips` [b] are the clips of all rows. All windows of the batch are drawn, and those of `rows`
+    (None: of all rows) gathered.
 
     With `config.references` there are also `references`, see `window_references.py`; with `texts`
     `text` [b, n, dt], the embedding of each clip's caption or, in dropped rows, of the empty
     prompt.
     """
     rng = generator_for(seed, step, Purpose.CLIP_WINDOW)
-    clips = clip_indices(seed, step, batch, len(latents.video))
+    batch = len(clips)
     windows = [
         draw_window(rng, latents, int(clip), row < config.num_first(batch), config, chunk)
         for row, clip in enumerate(clips)

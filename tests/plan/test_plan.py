@@ -102,7 +102,12 @@ def test_planned_batches_have_the_shapes_of_drawn_ones(name):
     config = world(name)
     stage = config.denoiser_train
     drawn = windows.draw_batch(
-        blank_latents(config), stage.windows, config.chunk, seed=0, step=0, batch=stage.batch
+        blank_latents(config),
+        stage.windows,
+        config.chunk,
+        seed=0,
+        step=0,
+        clips=np.zeros(stage.batch, int),
     )
     planned = batch_shapes(config, "denoiser")
     assert {k: (v.shape, v.dtype) for k, v in planned.items()} == {

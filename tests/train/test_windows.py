@@ -50,7 +50,14 @@ LATENTS = numbered_latents()
 
 def draw(step, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    return draw_batch(LATENTS, config, CHUNK, seed=1, step=step, batch=4)
+    return draw_batch(
+        LATENTS,
+        config,
+        CHUNK,
+        seed=1,
+        step=step,
+        clips=clip_indices(1, step, 4, len(LATENTS.video)),
+    )
 
 
 def test_a_batch_is_a_pure_function_of_seed_and_step():
@@ -152,7 +159,15 @@ def test_a_window_carries_the_embedding_of_its_clip_s_caption_unless_dropped(tmp
 
     def drawn(step, share):
         config = dataclasses.replace(CONFIG, text_dropout=share)
-        return draw_batch(LATENTS, config, CHUNK, texts, seed=1, step=step, batch=4)
+        return draw_batch(
+            LATENTS,
+            config,
+            CHUNK,
+            texts,
+            seed=1,
+            step=step,
+            clips=clip_indices(1, step, 4, len(LATENTS.video)),
+        )
 
     for step in range(3):
         plain = drawn(step, 0.0)
@@ -189,8 +204,22 @@ def test_a_batch_has_equally_many_references_for_every_row_and_none_for_first_ch
     config = dataclasses.replace(CONFIG, references=True)
     seen = set()
     for step in range(12):
-        drawn = draw_batch(LATENTS, config, REFERENCES, seed=1, step=step, batch=4)
-        same = draw_batch(LATENTS, CONFIG, REFERENCES, seed=1, step=step, batch=4)
+        drawn = draw_batch(
+            LATENTS,
+            config,
+            REFERENCES,
+            seed=1,
+            step=step,
+            clips=clip_indices(1, step, 4, len(LATENTS.video)),
+        )
+        same = draw_batch(
+            LATENTS,
+            CONFIG,
+            REFERENCES,
+            seed=1,
+            step=step,
+            clips=clip_indices(1, step, 4, len(LATENTS.video)),
+        )
         for name, array in same.items():
             np.testing.assert_array_equal(array, drawn[name])
         references = drawn.get("references", np.zeros((4, 0)))
