@@ -70,7 +70,8 @@ def make_clip(recording: Recording, start: int, config: CutConfig) -> dict[str, 
     frames, height, width = config.shape
     chosen = start + config.stride * np.arange(frames)
     cameras = recording.cameras.taken(chosen)
-    assert cameras.intrinsics is not None
+    if cameras.intrinsics is None:
+        raise ValueError(f"{recording.source}: has no intrinsics. Give --intrinsics.")
     frame = common_frame(cameras.intrinsics, recording.hw, (height, width))
     views = [
         _fitted(recording, int(index), matrix, frame, config.scale)

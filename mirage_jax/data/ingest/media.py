@@ -60,17 +60,16 @@ class VideoFrames:
         if self._decoded is None or index < self._next:
             self._decoded, self._next = self._decode(), 0
         while True:
-            frame = self._take()
+            frame = self._take(self._decoded)
             self._next += 1
             if self._next > index:
                 return frame.to_ndarray(format="rgb24")
 
-    def _take(self) -> Any:
+    def _take(self, decoded: Iterator[Any]) -> Any:
         import av
 
-        assert self._decoded is not None
         try:
-            return next(self._decoded)
+            return next(decoded)
         except StopIteration:
             self._decoded = None
             raise ValueError(
