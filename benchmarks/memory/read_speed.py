@@ -48,6 +48,16 @@ def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
     return result
 
 
+def compile_ahead(counts: tuple[int, ...]) -> None:
+    """Compile what `measure` runs, on memories without rows."""
+    camera = scenes.room_camera()
+    for count in counts:
+        config = stored.config_for(count)
+        memory = stored.filled(np.zeros((0, 3), np.float32), config)
+        for views in (camera, scenes.cameras_along(camera, _VIEWS)):
+            read_jit(memory, views, scenes.GRID_HW, config)
+
+
 def _measure_scene(
     points: scenes.Points, config: MemoryConfig, bandwidth: float, rounds: int
 ) -> dict[str, Any]:

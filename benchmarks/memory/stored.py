@@ -42,8 +42,8 @@ def extend(
 
 
 def _chunks(positions: np.ndarray, first: int) -> Iterator[Rows]:
-    """Yield rows in chunks of one size, the last filled up with rows that are not kept."""
-    for start in range(0, len(positions), CHUNK_ROWS):
+    """Yield rows in chunks of one size, at least one, filled up with rows that are not kept."""
+    for start in range(0, max(len(positions), 1), CHUNK_ROWS):
         part = positions[start : start + CHUNK_ROWS]
         places = np.zeros((CHUNK_ROWS, 3), np.float32)
         places[: len(part)] = part
