@@ -66,7 +66,7 @@ _KINDS = ("geometry", "tum", "7scenes", "scannet", "nerfstudio", "vipe", "reales
 @click.option("--as", "words", multiple=True, metavar="WORD", help="How to read camera files.")
 @click.option("--no-check", is_flag=True, help="Keep clips whose depth and motion disagree.")
 def command(source: Path, out: Path, **flags: Any) -> None:
-    """Make a data set in OUT of the recordings in the folder SOURCE.
+    """Make a data set in OUT of the recordings in the folder SOURCE, or of a video.
 
     \b
     Known layouts, told by their content, one or many below SOURCE:
@@ -77,6 +77,9 @@ def command(source: Path, out: Path, **flags: Any) -> None:
       nerfstudio      transforms.json with pictures and depth (DL3DV too)
       vipe            pose.npz, intrinsics.npz, depth.zip, a video; or pose/<clip>.npz
       realestate10k   <id>.txt with <id>.mp4 and depth/<id>/
+
+    Of a video, or a folder of videos, cameras and depth are estimated with ViPE where it is
+    installed.
 
     Pictures are cropped and resized with their intrinsics, cut into clips, and checked: a clip
     whose depth does not go with its motion lands in OUT/quarantine.jsonl, with the reason. Given

@@ -82,15 +82,15 @@ class Plan:
     fingerprint: str
 
 
-def make_plan(root: Path, config: PrepareConfig) -> Plan:
-    """Find and look at all recordings of a folder.
+def make_plan(root: Path, config: PrepareConfig, refused: Sequence[dict[str, Any]] = ()) -> Plan:
+    """Find and look at all recordings of a folder; `refused` are those that did not get there.
 
     Raises:
         FileNotFoundError, ValueError: no recordings, an ambiguous folder, or none that can be read
             (then with the reason of the first).
     """
     found = find_recordings(root, config.kind)
-    plan = Plan({}, [], [], {}, len(found), 0, False, "")
+    plan = Plan({}, list(refused), [], {}, len(found) + len(refused), 0, False, "")
     pictures, captions, sizes = 0, False, []
     for one in found:
         try:

@@ -19,6 +19,7 @@ from mirage_jax.data.builder import SplitWriter
 from mirage_jax.data.clip import CAPTION
 from mirage_jax.data.ingest.checks import fault_of, measure_clip
 from mirage_jax.data.ingest.cut import make_clip
+from mirage_jax.data.ingest.estimate import estimate_geometry, videos_without_cameras
 from mirage_jax.data.ingest.layouts import Found, read_recording
 from mirage_jax.data.ingest.plan import Job, Plan, PrepareConfig, make_plan, refusal, shards_of
 from mirage_jax.data.ingest.recording import Recording
@@ -74,8 +75,13 @@ class Summary:
         return lines + shown + ([f"note: and {more} more in {_STATE}"] if more > 0 else [])
 
 
-def prepare(root: Path, out: Path, config: PrepareConfig, say: Say = lambda line: None) -> Summary:
-    """Write all recordings below `root` as clips into `out`.
+def prepare(
+    source: Path, out: Path, config: PrepareConfig, say: Say = lambda line: None
+) -> Summary:
+    """Write all recordings below `source` as clips into `out`.
+
+    Of a video, or a folder of nothing but videos, cameras and depth are estimated first and kept
+    in ``geometry/`` of `out`.
 
     A stopped preparation goes on with the shards that are missing; a finished one only reports.
 
@@ -83,14 +89,20 @@ def prepare(root: Path, out: Path, config: PrepareConfig, say: Say = lambda line
         FileNotFoundError, ValueError: as for ``make_plan``; or `out` holds another data set; or
             every clip is quarantined.
     """
-    plan = make_plan(root, config)
-    _claim(out, plan, root)
+    root, failed = source, list[dict[str, Any]]()
+    if videos := videos_without_cameras(source, config.kind):
+        root = out / "geometry"
+        failed = estimate_geometry(videos, source, root, say)
+        if len(failed) == len(videos):
+            raise ValueError(f"{source}: all videos failed. The first: {failed[0]['reason']}")
+    plan = make_plan(root, config, failed)
+    _claim(out, plan, source)
     for split, jobs in sorted(plan.jobs.items()):
         _write_split(out, split, jobs, plan, config, say)
     return _finish(out, plan, config)
 
 
-def _claim(out: Path, plan: Plan, root: Path) -> None:
+def _claim(out: Path, plan: Plan, source: Path) -> None:
     """Note in `out` what is prepared there, or refuse what is something else."""
     state = out / _STATE
     if state.is_file():
@@ -103,7 +115,7 @@ def _claim(out: Path, plan: Plan, root: Path) -> None:
     elif (out / "dataset_info.json").exists():
         raise ValueError(f"--out: {out} holds another data set: choose another folder.")
     else:
-        content = {"fingerprint": plan.fingerprint, "source": str(root)}
+        content = {"fingerprint": plan.fingerprint, "source": str(source)}
         write_text(state, json.dumps(content, indent=1) + "\n")
 
 

@@ -72,6 +72,11 @@ def find_recordings(root: Path, kind: str | None = None) -> list[Found]:
     )
 
 
+def holds_recordings(root: Path) -> bool:
+    """Whether there is any recording in a folder or below it."""
+    return next(_below(root, root, None, 0), None) is not None
+
+
 def kinds_of(folder: Path) -> dict[str, list[Path]]:
     """Return every layout that a folder looks like, with the files or folders to read."""
     names = set(os.listdir(folder))
