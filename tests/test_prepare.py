@@ -103,6 +103,40 @@ def test_scenes_are_divided_by_name_alone(clip, tmp_path: Path):
     assert 0.08 < np.mean([split_of(f"s{i}", 0.1) == "val" for i in range(2000)]) < 0.12
 
 
+def test_the_last_clips_of_a_single_scene_are_for_validation(clip, tmp_path: Path):
+    folders.write_geometry(tmp_path / "in", clip)
+    settings = config(shape=ClipShape(3, 48, 64), split="auto", val_share=0.1)
+    summary = prepare(tmp_path / "in", tmp_path / "out", settings)
+    assert summary.clips == {"train": 2, "val": 1}
+    assert open_clips(tmp_path / "out", "val")[0]["path"].endswith("@6")
+    assert any("one scene only" in line for line in summary.lines())
+
+
+def test_a_split_without_clips_is_said_and_not_opened(clip, tmp_path: Path):
+    wrong = {**clip, "depth": (clip["depth"] / 5).astype(np.float16)}
+    names = [f"room{i}" for i in range(9)]
+    val, train = (next(n for n in names if split_of(n, 0.5) == s) for s in ("val", "train"))
+    folders.write_geometry(tmp_path / "in" / train, clip)
+    folders.write_geometry(tmp_path / "in" / val, wrong)
+    settings = config(split="auto", val_share=0.5)
+    summary = prepare(tmp_path / "in", tmp_path / "out", settings)
+    assert any("no clips for val" in line for line in summary.lines())
+    assert len(open_clips(tmp_path / "out", "train")) == 1
+    with pytest.raises(ValueError, match="holds no clips"):
+        open_clips(tmp_path / "out", "val")
+
+
+def test_smaller_copies_of_pictures_are_read_with_scaled_intrinsics(clip, tmp_path: Path):
+    folders.write_nerfstudio(tmp_path / "in", clip)
+    (tmp_path / "in" / "images").rename(tmp_path / "in" / "images_2")
+    for file in (tmp_path / "in" / "images_2").iterdir():
+        Image.open(file).resize((32, 24)).save(file)
+    prepare(tmp_path / "in", tmp_path / "out", config(shape=ClipShape(9, 24, 32)))
+    got = open_clips(tmp_path / "out", "train")[0]
+    expected = clip["intrinsics"] / np.array([[2], [2], [1]], np.float32)
+    np.testing.assert_allclose(got["intrinsics"], expected, rtol=1e-5)
+
+
 def test_a_stopped_preparation_goes_on_and_ends_in_the_same_bytes(
     clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -121,6 +121,11 @@ def open_clips(directory: str | os.PathLike[str], split: str) -> ClipSource:
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         raise ValueError(f"directory: {missing[0]} is missing ({len(missing)} files); record again")
+    if not sum(splits[split].shard_lengths):
+        raise ValueError(
+            f"split: {split!r} of {folder} holds no clips; were all of them quarantined? Record or "
+            "prepare some"
+        )
     return ClipSource(os.fspath(folder), split, paths, splits[split].shard_lengths)
 
 

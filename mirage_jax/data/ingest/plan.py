@@ -91,7 +91,7 @@ def make_plan(root: Path, config: PrepareConfig, refused: Sequence[dict[str, Any
     """
     found = find_recordings(root, config.kind)
     plan = Plan({}, list(refused), [], {}, len(found) + len(refused), 0, False, "")
-    pictures, captions, sizes = 0, False, []
+    pictures, captions, sizes, scenes = 0, False, [], set[str]()
     for one in found:
         try:
             recording = read_recording(one, config.options)
@@ -100,6 +100,7 @@ def make_plan(root: Path, config: PrepareConfig, refused: Sequence[dict[str, Any
             plan.refused.append(refusal(one.name, None, "unreadable", str(error)))
             continue
         pictures += len(recording)
+        scenes.add(recording.scene)
         captions |= bool(recording.caption)
         sizes.append([one.kind, one.name, len(recording), recording.hw, starts])
         plan.notes.extend(f"{one.name}: {note}" for note in recording.notes)
@@ -107,6 +108,8 @@ def make_plan(root: Path, config: PrepareConfig, refused: Sequence[dict[str, Any
         if split == "auto":
             split = split_of(recording.scene, config.val_share)
         plan.jobs.setdefault(split, []).extend(Job(one, start) for start in starts)
+    if config.split == "auto" and config.val_share and len(scenes) == 1:
+        _divide_one_scene(plan, config.val_share)
     if not any(plan.jobs.values()):
         first = plan.refused[0]["reason"] if plan.refused else "no pictures"
         raise ValueError(
@@ -121,6 +124,17 @@ def make_plan(root: Path, config: PrepareConfig, refused: Sequence[dict[str, Any
         captions=captions,
         fingerprint=hashlib.sha256(told.encode()).hexdigest()[:16],
     )
+
+
+def _divide_one_scene(plan: Plan, val_share: float) -> None:
+    """Where there is one scene only, its last clips are for validation."""
+    (jobs,) = plan.jobs.values()
+    plan.jobs.clear()
+    count = min(max(1, round(val_share * len(jobs))), len(jobs) - 1)
+    plan.jobs["train"] = jobs[: len(jobs) - count]
+    if count:
+        plan.jobs["val"] = jobs[len(jobs) - count :]
+        plan.notes.append(f"one scene only: its last {count} clips are for validation")
 
 
 def refusal(name: str, start: int | None, why: str, reason: str, **more: Any) -> dict[str, Any]:

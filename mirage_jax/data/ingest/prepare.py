@@ -70,6 +70,12 @@ class Summary:
                 f"{m['copied']:.1f} unmoved",
                 f"{'step':<14}{m['step']:.2%} of the median depth",
             ]
+        lacking = [split for split in ("train", "val") if not self.clips.get(split)]
+        lines += [
+            f"note: no clips for {split}, which mirage train needs: give more scenes or another "
+            "--val-share, or name several folders in data.mixture"
+            for split in lacking
+        ]
         shown = [f"note: {note}" for note in self.notes[:8]]
         more = len(self.notes) - len(shown)
         return lines + shown + ([f"note: and {more} more in {_STATE}"] if more > 0 else [])

@@ -119,7 +119,9 @@ def _depth_at(place: Path, count: int, unit: float | None) -> DepthFrames | None
     unit = MILLIMETRES if unit is None else unit
     archive, npz, npy = (place.with_name(place.name + end) for end in (".zip", ".npz", ".npy"))
     if archive.is_file():
-        return depth_of_zip(archive, sorted(zip_members(archive))[:count], unit)
+        numbers = sorted(zip_members(archive))
+        _check_count(len(numbers), count, archive)
+        return depth_of_zip(archive, numbers, unit)
     for file, read in ((npz, read_npz_depth), (npy, read_npy_depth)):
         if file.is_file():
             array = read(file)

@@ -208,8 +208,10 @@ def _same_count(pictures: int, cameras: int, file: Path) -> None:
 
 
 def _found_picture(path: Path, file: Path) -> Path:
-    """Return a picture of a frame; some tools leave the ending out."""
-    candidates = [path, *(path.with_name(path.name + suffix) for suffix in _SUFFIXES)]
+    """Return a picture of a frame: without its ending, or of a smaller copy (``images_4``), too."""
+    parents = [path.parent, *(path.parent.with_name(f"{path.parent.name}_{n}") for n in (2, 4, 8))]
+    names = [path.name, *(path.name + suffix for suffix in _SUFFIXES)]
+    candidates = [parent / name for parent in parents for name in names]
     found = next((one for one in candidates if one.is_file()), None)
     if found is None:
         raise FileNotFoundError(f"{file}: names {path}, which is not there. Check the folder.")
