@@ -295,6 +295,23 @@ def test_missing_pictures_are_named(clip, tmp_path: Path):
         prepare(tmp_path / "in", tmp_path / "other", config())
 
 
+def test_cameras_of_frames_that_are_not_there_are_named(clip, tmp_path: Path):
+    folders.write_vipe(tmp_path / "in", clip)
+    (tmp_path / "in" / "rgb" / "00008.png").unlink()
+    with pytest.raises(ValueError, match="camera for frame 8, got 8 pictures"):
+        prepare(tmp_path / "in", tmp_path / "out", config())
+    folders.write_vipe(tmp_path / "in", clip)
+    with np.load(tmp_path / "in" / "pose.npz") as stored:
+        arrays = dict(stored)
+    arrays["inds"][0] = -1
+    for name in ("pose", "intrinsics"):
+        with np.load(tmp_path / "in" / f"{name}.npz") as stored:
+            content = {**stored, "inds": arrays["inds"]}
+        np.savez(tmp_path / "in" / f"{name}.npz", **content)
+    with pytest.raises(ValueError, match="camera for frame -1"):
+        prepare(tmp_path / "in", tmp_path / "out", config())
+
+
 def test_pictures_that_are_not_the_cameras_are_refused(clip, tmp_path: Path):
     folders.write_nerfstudio(tmp_path / "in", clip)
     for file in (tmp_path / "in" / "images").iterdir():

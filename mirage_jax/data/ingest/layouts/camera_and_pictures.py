@@ -92,10 +92,10 @@ def read_vipe_folder(file: Path, options: IngestOptions) -> Recording:
     depth_file = root / "depth" / inner if grouped else root / "depth.zip"
     mask_file = root / "mask" / inner if grouped else root / "mask.zip"
     pictures = frames_beside(root, file.stem if grouped else "rgb")
-    if numbers and numbers[-1] >= len(pictures):
+    if wrong := [number for number in numbers if not 0 <= number < len(pictures)]:
         raise ValueError(
-            f"{file}: has a camera for frame {max(numbers)}, got {len(pictures)} pictures: "
-            "expected the video that ViPE was given."
+            f"{file}: has a camera for frame {wrong[0]}, got {len(pictures)} pictures: expected "
+            "the video that ViPE was given."
         )
     depth = depth_of_zip(depth_file, numbers, 0.001) if depth_file.is_file() else None
     moving = mask_frames_of_zip(mask_file, numbers) if mask_file.is_file() else None
