@@ -224,7 +224,16 @@ def test_measures_say_what_they_are(longer):
     assert measure.moved < 0.25 * measure.copied
     assert measure.known == 1.0
     assert measure.factor == 1.0
+    rng = np.random.default_rng(0)
+    depth = longer["depth"] * (1 + 0.02 * rng.standard_normal(longer["depth"].shape))
+    depth[rng.random(depth.shape) < 0.3] = 0
+    loud = np.clip(longer["rgb"] + rng.normal(0, 6, longer["rgb"].shape), 0, 255).astype(np.uint8)
+    sensed = {"rgb": loud, "depth": depth.astype(np.float16)}
+    assert fault_of(measure_clip(longer | sensed)) is None
     still = {k: longer[k][:1].repeat(25, 0) for k in ("rgb", "depth", "cam_to_world", "moving")}
+    assert fault_of(measure_clip(longer | still)) is None
+    noise = rng.normal(0, 10, longer["rgb"].shape)
+    still["rgb"] = np.clip(still["rgb"] + noise, 0, 255).astype(np.uint8)
     assert fault_of(measure_clip(longer | still)) is None
 
 

@@ -20,8 +20,8 @@ from mirage_jax.geometry.projection import project
 
 # Neighbours; and frames further apart, between which more is hidden.
 MAX_DISAGREEMENT, MAX_WIDE = 0.08, 0.12
-# Below so many grey levels, noise may be what pictures differ by.
-_LEVELS = 8.0
+# Below so many grey levels, or pixels that points travel, noise may be what pictures differ by.
+_LEVELS, _TRAVEL = 8.0, 2.0
 MIN_KNOWN = 0.05
 MIN_SHARED = 0.1
 _PAIRS = 6
@@ -38,6 +38,7 @@ class Measure(NamedTuple):
         moved, copied: difference of colours, moved by geometry and not moved, of the latter
             frames; grey levels.
         shared: share of points that fall into the other frame, the latter frames.
+        travel: how far points move in the picture between the latter frames, pixels.
         known: share of pixels with depth.
         factor: by which depth would have to be multiplied to suit the motion best; 1 where motion
             does not tell.
@@ -49,6 +50,7 @@ class Measure(NamedTuple):
     moved: float
     copied: float
     shared: float
+    travel: float
     known: float
     factor: float
     step: float
@@ -59,6 +61,7 @@ class _Pair(NamedTuple):
     moved: float
     copied: float
     shared: float
+    travel: float
 
 
 def measure_clip(clip: dict[str, Any]) -> Measure:
@@ -79,6 +82,7 @@ def measure_clip(clip: dict[str, Any]) -> Measure:
         wide.moved,
         wide.copied,
         wide.shared,
+        wide.travel,
         known,
         factor,
         float(steps.mean()) / middle if middle else 0.0,
@@ -106,7 +110,7 @@ def fault_of(measure: Measure) -> str | None:
             f"{measure.wide_disagreement:.1%} further apart (medians), expected "
             f"{MAX_DISAGREEMENT:.0%} and {MAX_WIDE:.0%}. Check units, axes and the order of frames"
         )
-    telling = measure.copied > _LEVELS
+    telling = measure.copied > _LEVELS and measure.travel > _TRAVEL
     if measure.moved > (0.9 * measure.copied if telling else 1.2 * measure.copied + 2):
         return (
             f"pictures disagree with motion: moved by the cameras they differ by "
@@ -138,7 +142,7 @@ def _pairs(clip: dict[str, Any], depth: np.ndarray, gap: int, factor: float) -> 
     found = [_pair(clip, depth, int(first), int(first) + gap, factor) for first in firsts]
     found = [one for one in found if one is not None]
     if not found:
-        return _Pair(np.inf, np.inf, 0.0, 0.0)
+        return _Pair(np.inf, np.inf, 0.0, 0.0, 0.0)
     return _Pair(*np.mean(np.array(found), axis=0).tolist())
 
 
@@ -163,7 +167,8 @@ def _pair(
     inside = (z > 0) & (uv >= 0).all(axis=-1) & (uv < [width, height]).all(axis=-1)
     shared = float(inside.mean())
     if not inside.any():
-        return _Pair(1.0, 255.0, 0.0, 0.0)
+        return _Pair(1.0, 255.0, 0.0, 0.0, 0.0)
+    from_uv = np.stack([columns, rows], axis=-1) + 0.5
     own = clip["rgb"][first, rows[inside], columns[inside]].astype(np.float32)
     place = np.clip(uv[inside] - 0.5, 0, [width - 1, height - 1])
     moved = _bilinear(clip["rgb"][second], place)
@@ -179,6 +184,7 @@ def _pair(
         float(np.median(np.abs(own - moved).mean(axis=-1))),
         float(np.median(np.abs(own - copied).mean(axis=-1))),
         shared,
+        float(np.median(np.hypot(*(uv[inside] - from_uv[inside]).T))),
     )
 
 
