@@ -90,7 +90,7 @@ def set_branch(config: ConfigDict, variant: str) -> None:
 
 def _as_released(config: ConfigDict) -> None:
     set_branch(config, "release")
-    config.memory.update(half_cell=False, rounding="nearest_even")
+    config.memory.update(half_cell=False, rounding="nearest_even", moved_margin=0.0)
     config.chunk.update(preceding_reads="kept", last="short", decode="alone")
     config.chunk.write.update(start_twice=True, masks="start")
     config.sampling = {"steps": 20, "shift": 5.0, "solver": "unipc", "integer_timesteps": True}

@@ -45,6 +45,9 @@ class MemoryConfig:
         edge_window: Side in cells of the window in which depth must be continuous for a cell to be
             written; odd, 0 switches the test off.
         edge_range: Largest relative depth range accepted in that window.
+        moved_margin: A cell that stands nearer, by this relative depth, than what another view saw
+            behind its place has moved and is not written; 0 switches the test off. See `moved.py`.
+        moved_views: Frames of the same write that must have looked through a cell's place.
         write_where: "all" writes every kept cell; "unseen" those the memory does not show already.
         seen_by: What a row must agree with for its cell to be seen, within `shell`: the depth at
             the cell's "center", or any depth of the cell's "extent", see `unseen.py`. With the
@@ -68,17 +71,19 @@ class MemoryConfig:
     close_holes: bool = False
     edge_window: int = 0
     edge_range: float = 0.1
+    moved_margin: float = 0.2
+    moved_views: int = 1
     write_where: Literal["all", "unseen"] = "all"
     seen_by: Literal["center", "extent"] = "center"
 
     def __post_init__(self) -> None:
         """Check each field and the facts that tie fields together."""
-        for name in ("capacity", "channels", "partitions"):
+        for name in ("capacity", "channels", "partitions", "moved_views"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         _require(self.voxel_size > 0, "voxel_size", self.voxel_size, "a positive length")
         whole = self.page_rows >= 8 and self.page_rows % 8 == 0
         _require(whole, "page_rows", self.page_rows, "a positive multiple of 8")
-        for name in ("shell", "same_place", "offset_weight", "edge_range"):
+        for name in ("shell", "same_place", "offset_weight", "edge_range", "moved_margin"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         odd = self.edge_window == 0 or (self.edge_window > 0 and self.edge_window % 2 == 1)
         _require(odd, "edge_window", self.edge_window, "0 (off) or an odd number of cells")

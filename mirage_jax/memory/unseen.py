@@ -9,26 +9,18 @@ Conventions: depth is z-depth on the latent grid; 0, negative and non-finite are
 Read next: `read.py`.
 """
 
-import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory.config import MemoryConfig
-from mirage_jax.memory.read import read
-from mirage_jax.memory.state import LatentMemory
+from mirage_jax.memory.read import MemoryRead
 
 
 def unseen(
-    memory: LatentMemory,
-    depth: Float[jax.Array, "t h w"],
-    camera: Camera,
-    config: MemoryConfig,
-    read_one: Any = read,
+    found: MemoryRead, depth: Float[jax.Array, "t h w"], config: MemoryConfig
 ) -> Bool[jax.Array, "t h w"]:
     """Return True for the cells that the memory does not show yet.
 
@@ -37,14 +29,10 @@ def unseen(
     of unknown depth are unseen.
 
     Args:
-        memory: One memory.
+        found: What the memory shows to the frame's cameras, holes left open.
         depth: z-depth of the cells that might be written, scene units.
-        camera: t cameras with intrinsics of the h x w latent grid.
-        config: Conventions of the read.
-        read_one: How to read, see `write.Access`.
+        config: `shell` and `seen_by`.
     """
-    config = dataclasses.replace(config, close_holes=False)
-    found = read_one(memory, camera, (depth.shape[-2], depth.shape[-1]), config)
     near, far = depth_extent(depth) if config.seen_by == "extent" else (depth, depth)
     seen = found.depth >= near * (1 - config.shell)
     seen &= found.depth <= far * (1 + config.shell)

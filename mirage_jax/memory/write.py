@@ -9,6 +9,7 @@ frame.
 Read next: `read.py`.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from mirage_jax.geometry.depth import edge_validity
 from mirage_jax.geometry.projection import unproject
 from mirage_jax.memory import directory, evict, merge, place, put
 from mirage_jax.memory.merge import Rows
+from mirage_jax.memory.moved import moved_between, moved_since
 from mirage_jax.memory.read import MemoryRead, read
 from mirage_jax.memory.state import FEW_PAGES, LatentMemory, MemoryConfig, check_memory
 from mirage_jax.memory.unseen import unseen
@@ -37,12 +39,14 @@ class WriteReport(NamedTuple):
         merged: Rows, old or new, that gave way to another of their voxel, or were seen already.
         dropped: New rows refused because there was no room.
         evicted: Old rows given up to make room.
+        moved: Cells that were no candidates because they stand where something else was seen.
     """
 
     written: Int32[jax.Array, "*batch"]
     merged: Int32[jax.Array, "*batch"]
     dropped: Int32[jax.Array, "*batch"]
     evicted: Int32[jax.Array, "*batch"]
+    moved: Int32[jax.Array, "*batch"]
 
 
 class Access(NamedTuple):
@@ -200,6 +204,7 @@ def store(
         merged=_count(decision.old >= 0),
         dropped=jnp.sum(refused),
         evicted=jnp.sum(filled) + _count(admitted) - jnp.sum(allotment.filled),
+        moved=jnp.zeros((), jnp.int32),
     )
     return memory._replace(
         tail=allotment.tail,
@@ -224,8 +229,10 @@ def write_frames(
 ) -> tuple[LatentMemory, WriteReport]:
     """Unproject and write latent frames one after the other, obeying `config.write_where`.
 
+    Cells that stand where another of the frames saw something behind are left out (`moved.py`).
     With "unseen" each frame adds only the cells that the memory, grown by the frames before it,
-    does not show; cells held back are reported as merged.
+    does not show, and that its rows were not seen through; cells that it shows are reported as
+    merged.
 
     Args:
         memory: One memory.
@@ -244,23 +251,34 @@ def write_frames(
         ValueError: If the shapes do not belong together or do not fit the config.
     """
     access = access or Access(write, read)
+    _check_frames(latents, depth, keep, camera, config)
+    moved = jnp.zeros((), jnp.int32)
+    if config.moved_margin and len(depth) > 1:
+        through = moved_between(jnp.asarray(depth, jnp.float32), camera, config)
+        keep, moved = keep & ~through, _count(keep & through)
     if config.write_where == "all":
         rows = unproject_rows(latents, depth, keep, camera, config, time)
-        return access.write(memory, rows, config)
-    _check_frames(latents, depth, keep, camera, config)
+        memory, report = access.write(memory, rows, config)
+        return memory, report._replace(moved=report.moved + moved)
     times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), depth.shape[:1])
+    reading = dataclasses.replace(config, close_holes=False)
 
     def one_frame(memory: LatentMemory, frame: Any) -> tuple[LatentMemory, WriteReport]:
         latents, depth, keep, camera, time = frame
         rows = unproject_rows(latents, depth, keep, camera, config, time)
-        fresh = unseen(memory, depth, camera, config, access.read).reshape(-1)
-        held_back = _count(rows.keep & ~fresh)
-        memory, report = access.write(memory, rows._replace(keep=rows.keep & fresh), config)
-        return memory, report._replace(merged=report.merged + held_back)
+        found = access.read(memory, camera, depth.shape[1:], reading)
+        fresh, moved = unseen(found, depth, config).reshape(-1), jnp.zeros_like(rows.keep)
+        if config.moved_margin:
+            moved = moved_since(found, depth, camera, config).reshape(-1)
+        held_back, through = _count(rows.keep & ~fresh), _count(rows.keep & fresh & moved)
+        rows = rows._replace(keep=rows.keep & fresh & ~moved)
+        memory, report = access.write(memory, rows, config)
+        return memory, report._replace(merged=report.merged + held_back, moved=through)
 
     frames = jax.tree.map(lambda leaf: leaf[:, None], (latents, depth, keep, camera, times))
     memory, reports = jax.lax.scan(one_frame, memory, frames)
-    return memory, jax.tree.map(lambda counts: jnp.sum(counts, dtype=jnp.int32), reports)
+    report = jax.tree.map(lambda counts: jnp.sum(counts, dtype=jnp.int32), reports)
+    return memory, report._replace(moved=report.moved + moved)
 
 
 def _storable(rows: Rows) -> Bool[jax.Array, " m"]:
@@ -270,7 +288,7 @@ def _storable(rows: Rows) -> Bool[jax.Array, " m"]:
     return usable & jnp.all(jnp.isfinite(rows.tokens), axis=-1)
 
 
-def _count(mask: Bool[jax.Array, " m"]) -> Int32[jax.Array, ""]:
+def _count(mask: Bool[jax.Array, "*m"]) -> Int32[jax.Array, ""]:
     return jnp.sum(mask, dtype=jnp.int32)
 
 

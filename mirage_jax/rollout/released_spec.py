@@ -58,7 +58,11 @@ def released_spec(
         depth_head=None,
         denoiser=denoiser,
         memory=MemoryConfig(
-            capacity=_CAPACITY, channels=channels, half_cell=False, rounding="nearest_even"
+            capacity=_CAPACITY,
+            channels=channels,
+            half_cell=False,
+            rounding="nearest_even",
+            moved_margin=0.0,
         ),
         condition=_condition(denoiser, channels),
         chunk=dataclasses.replace(release_chunk(), temporal_stride=codec.temporal_stride),

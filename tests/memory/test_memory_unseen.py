@@ -1,6 +1,7 @@
 """What "unseen" holds back: what the memory shows within the extent of a cell, and nothing else."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -14,7 +15,11 @@ HW = (12, 16)
 CONFIG = state.MemoryConfig(2000, 3, write_where="unseen", seen_by="extent")
 write_frames = jax.jit(write.write_frames, static_argnums=5)
 fast_read = jax.jit(read.read, static_argnums=(2, 3))
-fast_unseen = jax.jit(unseen, static_argnums=3)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def fast_unseen(memory, depth, camera, config):
+    return unseen(read.read(memory, camera, HW, config), depth, config)
 
 
 def post_depth(camera):

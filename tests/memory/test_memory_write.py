@@ -17,7 +17,7 @@ VOXEL = dataclasses.replace(APPEND, retention="newest", voxel_size=0.5)
 LENGTH = 80  # rows per write: one length for all tests compiles once
 compiled_write = jax.jit(write.write, static_argnums=2)
 unproject_rows = jax.jit(write.unproject_rows, static_argnums=4)
-unseen = jax.jit(write.unseen, static_argnums=3)
+unseen = jax.jit(write.unseen, static_argnums=2)
 fast_read = jax.jit(read.read, static_argnums=(2, 3))
 write_frames = jax.jit(write.write_frames, static_argnums=5)
 
@@ -76,7 +76,7 @@ def test_voxel_keeps_the_newest_row_of_each_voxel(capacity, spread):
         new_kept = sum(i >= len(stored.keep) for i in kept)
         memory, report = fast_write(memory, rows, config)
         assert_holds(memory, joined, kept)
-        assert [int(x) for x in report] == [new_kept, merged, dropped, 0]
+        assert [int(x) for x in report] == [new_kept, merged, dropped, 0, 0]
         dropped_so_far += dropped
         assert int(memory.dropped) == dropped_so_far
         stored = jax.tree.map(lambda leaf, kept=kept: leaf[kept], joined)
@@ -104,7 +104,7 @@ def test_unusable_rows_are_never_written(config):
     rows.positions[7, 0], rows.positions[8, 2] = np.nan, -np.inf
     rows.keep[9] = False
     memory, report = fast_write(state.empty(config), rows, config)
-    assert [int(x) for x in report] == [2, 0, 0, 0]
+    assert [int(x) for x in report] == [2, 0, 0, 0, 0]
     assert_holds(memory, rows, [10, 11])
 
 
@@ -179,15 +179,16 @@ def test_unseen_adds_only_what_the_memory_does_not_show():
         state.empty(config), latents[:2], depth[:2], depth[:2] > 0,
         jax.tree.map(lambda leaf: leaf[:2], camera), config, jnp.arange(2),
     )  # fmt: skip
-    assert [int(x) for x in report] == [48, 48, 0, 0]
+    assert [int(x) for x in report] == [48, 48, 0, 0, 0]
     np.testing.assert_array_equal(rows_in_order(first).tokens, latents[0].reshape(-1, 3))
     turned = jax.tree.map(lambda leaf: leaf[2:], camera)
-    fresh = np.asarray(unseen(first, depth[2:], turned, config))
+    fresh = np.asarray(unseen(read.read(first, turned, HW, config), depth[2:], config))
     _, report = write_frames(first, latents[2:], depth[2:], depth[2:] > 0, turned, config, 2)
     assert 0 < fresh.sum() == int(report.written) < 48 + 1
     assert int(report.merged) == 48 - fresh.sum()
     # A nearer surface in front of what is known counts as unseen.
-    assert unseen(first, depth[:1] / 2, jax.tree.map(lambda x: x[:1], camera), config).all()
+    start = jax.tree.map(lambda x: x[:1], camera)
+    assert unseen(read.read(first, start, HW, config), depth[:1] / 2, config).all()
 
 
 @pytest.mark.parametrize("config", [APPEND, VOXEL])

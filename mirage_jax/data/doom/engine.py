@@ -45,12 +45,14 @@ class EngineSettings:
 
     Attributes:
         reduce: the 640x480 rendering is averaged over blocks of this size.
-        monsters: whether monsters stand in the level (they never wake).
+        monsters: whether monsters stand in the level.
+        awake: whether they see the player, come and shoot; otherwise they stand where they are.
         skill: Doom's skill level 1 to 5, which decides how many things are placed.
     """
 
     reduce: int = 5
     monsters: bool = True
+    awake: bool = False
     skill: int = 2
 
     @property
@@ -150,7 +152,7 @@ class Engine:
         self._game.set_doom_map(level.name)
         self._game.set_seed(seed)
         self._game.new_episode()
-        for command in ("god", "notarget"):
+        for command in ("god",) if self.settings.awake else ("god", "notarget"):
             self._game.send_game_command(command)
         self._light_left = 0
         # The first frames are dark and the goggles take effect after a tic.

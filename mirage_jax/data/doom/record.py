@@ -110,11 +110,11 @@ def _attempt_clip(
     engine: Engine, level: Level, kind: str, rng: np.random.Generator, config: RecordConfig
 ) -> dict[str, Any]:
     engine.reset(level, int(rng.integers(1, 2**31 - 1)))
-    _go_to_start(engine, rng)
+    go_to_start(engine, rng)
     policy = make_policy(kind, config.frames, config.paths, rng)
     observation = engine.observe()
     observations = [observation]
-    bad = int(_is_bad_view(observation, config))
+    bad = int(is_bad_view(observation, config))
     hazards = engine.map.things[np.isin(engine.map.things["type"], _TINTING_THINGS)]
     for _ in range(config.frames - 1):
         engine.move(*policy.next_motion(observation))
@@ -122,15 +122,19 @@ def _attempt_clip(
         _require_undisturbed(observation, following, observations[0], hazards)
         observation = following
         observations.append(observation)
-        bad += _is_bad_view(observation, config)
+        bad += is_bad_view(observation, config)
         if bad > config.bad_fraction * config.frames:
             raise Rejected("faces a wall")
     _require_motion(observations, kind, config)
     return assemble_clip(observations, engine.intrinsics)
 
 
-def _go_to_start(engine: Engine, rng: np.random.Generator) -> None:
-    """Teleport near a random thing of the level and face somewhere open."""
+def go_to_start(engine: Engine, rng: np.random.Generator) -> None:
+    """Teleport near a random thing of the level and face somewhere open.
+
+    Raises:
+        Rejected: there is no such place.
+    """
     things = engine.map.things
     for _ in range(12):
         thing = things[rng.integers(len(things))]
@@ -159,7 +163,8 @@ def _go_to_start(engine: Engine, rng: np.random.Generator) -> None:
     engine.turn_to(math.degrees(yaws[rng.choice(choices)]))
 
 
-def _is_bad_view(observation: Observation, config: RecordConfig) -> bool:
+def is_bad_view(observation: Observation, config: RecordConfig) -> bool:
+    """Tell a frame that faces a wall, shows nothing, or is covered by sprites."""
     known = observation.depth[observation.depth > 0]
     covered = np.mean(observation.sprite | (observation.depth == 0))
     return bool(
