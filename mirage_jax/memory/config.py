@@ -159,4 +159,6 @@ def _require(condition: bool, name: str, got: object, expected: str) -> None:
 
 def release_config(capacity: int, channels: int) -> MemoryConfig:
     """Return the conventions that the released weights were trained with."""
-    return MemoryConfig(capacity, channels, half_cell=False, rounding="nearest_even")
+    return MemoryConfig(
+        capacity, channels, half_cell=False, rounding="nearest_even", moved_margin=0.0
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from mirage_jax.diffusion.config import RELEASE as RELEASE_SAMPLING
-from mirage_jax.memory.state import MemoryConfig
+from mirage_jax.memory.state import release_config
 from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.condition import RELEASE as RELEASE_CONDITION
 from mirage_jax.models.condition import ConditionConfig
@@ -57,13 +57,7 @@ def released_spec(
         codec=codec,
         depth_head=None,
         denoiser=denoiser,
-        memory=MemoryConfig(
-            capacity=_CAPACITY,
-            channels=channels,
-            half_cell=False,
-            rounding="nearest_even",
-            moved_margin=0.0,
-        ),
+        memory=release_config(_CAPACITY, channels),
         condition=_condition(denoiser, channels),
         chunk=dataclasses.replace(release_chunk(), temporal_stride=codec.temporal_stride),
         sampling=RELEASE_SAMPLING,
