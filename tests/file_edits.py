@@ -1,5 +1,6 @@
 """Ways to damage a file, for fuzzing: bytes changed, cut, repeated, inserted, the end lost."""
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 EDITS = st.lists(
@@ -28,3 +29,14 @@ def edited(content: bytes, edits) -> bytes:
         else:
             content = content[:place]
     return content
+
+
+def fuzzed(examples: int) -> settings:
+    """The same examples in every run; a folder of a test may be used by all of them."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from file_edits import EDITS, edited
+from file_edits import EDITS, edited, fuzzed
 from geometry.test_depth_files import CAMERA, HW, room_depth
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from mirage_jax.cli.main import cli
 from mirage_jax.geometry.camera import Camera
@@ -145,13 +145,7 @@ def test_damaged_files_never_end_in_a_traceback(folder):
     cv2.imwrite(str(picture), np.round(ROOM * 1000).astype(np.uint16))
     originals = {name: (folder / name).read_bytes() for name in ("small.npy", "d.png")}
 
-    @settings(
-        max_examples=25,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-    )
+    @fuzzed(25)
     @given(edits=EDITS)
     def check(edits):
         for name, content in originals.items():

@@ -11,6 +11,7 @@ import recorded_folders as folders
 from click.testing import CliRunner
 from PIL import Image
 
+from mirage_jax.cli import prepare as prepare_cli
 from mirage_jax.cli.main import cli
 from mirage_jax.data.clip import ClipShape
 from mirage_jax.data.ingest import prepare as prepare_lib
@@ -343,3 +344,8 @@ def test_the_command_prepares_and_goes_on_and_says_what_is_wrong(clip, tmp_path:
     result = CliRunner().invoke(cli, ["prepare", str(tmp_path / "empty"), "--out", "x"])
     assert result.exit_code == 2
     assert "holds no recording" in result.output
+
+
+def test_the_command_offers_every_layout():
+    kind = next(option for option in prepare_cli.command.params if option.name == "kind")
+    assert tuple(kind.type.choices) == tuple(READERS)

@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from file_edits import EDITS, edited
+from file_edits import EDITS, edited, fuzzed
 from geometry.test_depth_files import room_depth
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from PIL import Image
 from tiny_world import HW as TINY
 from tiny_world import tiny_world
@@ -193,13 +193,7 @@ def test_damaged_photographs_never_end_in_a_traceback(folder):
     photograph(folder)
     original = (folder / "photo.jpg").read_bytes()
 
-    @settings(
-        max_examples=40,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-    )
+    @fuzzed(40)
     @given(edits=EDITS)
     def check(edits):
         (folder / "photo.jpg").write_bytes(edited(original, edits))

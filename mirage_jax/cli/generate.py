@@ -94,17 +94,15 @@ def command(
         mask=mask, lens=photo.Lens(intrinsics, fov), near_far=near_far or None
     )
     request = new_scene.SceneRequest(depth, reading, depth_device, picture, folder)
-    start = new_scene.open_scene(source, request, _note)
     asked = {"steps": steps, "solver": solver, "guidance": guidance}
     spec = _with_sampling(world_lib.load_spec(folder), asked)
-    start = scene_lib.fit_scene(start, spec.frame_hw)
-    stride = spec.chunk.temporal_stride
+    start = scene_lib.fit_scene(new_scene.open_scene(source, request, _note), spec.frame_hw)
     walked = paths.resolve_path(
         path,
         start,
         frames,
         default_frames=_DEFAULT_FRAMES,
-        temporal_stride=stride,
+        temporal_stride=spec.chunk.temporal_stride,
         reading=reading_of(path_as),
         smooth=path_smooth,
     )

@@ -50,7 +50,9 @@ def views_through(
     corner = xp.floor(xp.where(inside[..., None], uv, 0.5) - 0.5).astype(np.int32)
     first = np.arange(views, dtype=np.int32)[:, None] * (height * width)
     first = first + corner[..., 1] * width + corner[..., 0]
-    steps = (right + down * width for right in (0, min(1, width - 1)) for down in (0, height > 1))
-    seen = functools.reduce(xp.minimum, [known[first + step] for step in steps])
+    right, down = min(width, 2) - 1, (min(height, 2) - 1) * width
+    seen = functools.reduce(
+        xp.minimum, [known[first + step] for step in (0, right, down, right + down)]
+    )
     through = inside & (z * (1 + margin) < seen)
     return through.sum(0).astype(np.int32)

@@ -10,6 +10,7 @@ Read next: `read.py`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -259,26 +260,29 @@ def write_frames(
     if config.write_where == "all":
         rows = unproject_rows(latents, depth, keep, camera, config, time)
         memory, report = access.write(memory, rows, config)
-        return memory, report._replace(moved=report.moved + moved)
-    times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), depth.shape[:1])
-    reading = dataclasses.replace(config, close_holes=False)
-
-    def one_frame(memory: LatentMemory, frame: Any) -> tuple[LatentMemory, WriteReport]:
-        latents, depth, keep, camera, time = frame
-        rows = unproject_rows(latents, depth, keep, camera, config, time)
-        found = access.read(memory, camera, depth.shape[1:], reading)
-        fresh, moved = unseen(found, depth, config).reshape(-1), jnp.zeros_like(rows.keep)
-        if config.moved_margin:
-            moved = moved_since(found, depth, camera, config).reshape(-1)
-        held_back, through = _count(rows.keep & ~fresh), _count(rows.keep & fresh & moved)
-        rows = rows._replace(keep=rows.keep & fresh & ~moved)
-        memory, report = access.write(memory, rows, config)
-        return memory, report._replace(merged=report.merged + held_back, moved=through)
-
-    frames = jax.tree.map(lambda leaf: leaf[:, None], (latents, depth, keep, camera, times))
-    memory, reports = jax.lax.scan(one_frame, memory, frames)
-    report = jax.tree.map(lambda counts: jnp.sum(counts, dtype=jnp.int32), reports)
+    else:
+        times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), depth.shape[:1])
+        frames = jax.tree.map(lambda leaf: leaf[:, None], (latents, depth, keep, camera, times))
+        one = functools.partial(_write_unseen, config=config, access=access)
+        memory, reports = jax.lax.scan(one, memory, frames)
+        report = jax.tree.map(lambda counts: jnp.sum(counts, dtype=jnp.int32), reports)
     return memory, report._replace(moved=report.moved + moved)
+
+
+def _write_unseen(
+    memory: LatentMemory, frame: Any, config: MemoryConfig, access: Access
+) -> tuple[LatentMemory, WriteReport]:
+    """Write what the memory does not show of one frame [1, h, w], but for what has moved."""
+    latents, depth, keep, camera, time = frame
+    rows = unproject_rows(latents, depth, keep, camera, config, time)
+    open_holes = dataclasses.replace(config, close_holes=False)
+    found = access.read(memory, camera, depth.shape[1:], open_holes)
+    fresh, moved = unseen(found, depth, config).reshape(-1), jnp.zeros_like(rows.keep)
+    if config.moved_margin:
+        moved = moved_since(found, depth, camera, config).reshape(-1)
+    held_back, through = _count(rows.keep & ~fresh), _count(rows.keep & fresh & moved)
+    memory, report = access.write(memory, rows._replace(keep=rows.keep & fresh & ~moved), config)
+    return memory, report._replace(merged=report.merged + held_back, moved=through)
 
 
 def _storable(rows: Rows) -> Bool[jax.Array, " m"]:

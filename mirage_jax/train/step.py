@@ -29,8 +29,8 @@ from mirage_jax.train.state import TrainState
 LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 # A jitted function (state, fixed, batch) -> (state, metrics).
 StepFn = Any
-# On CPUs LLVM's costly passes take half of the time that a step compiles for, and a step is no
-# faster for them: its products are calls into libraries (`python -m benchmarks.start_up`).
+# On CPUs LLVM's costly passes lengthen compiling, and hardly speed up a step: its products are
+# calls into libraries.
 _OPTIONS = {"cpu": {"xla_backend_optimization_level": 1}}
 # Among the metrics, which are scalars otherwise: the loss of each row of the batch.
 ROW_LOSSES = "row_losses"

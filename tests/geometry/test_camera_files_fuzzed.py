@@ -12,23 +12,17 @@ import zipfile
 import numpy as np
 import pytest
 from camera_path_cases import FILES, FORMAT_NAMES, random_path, written
-from file_edits import EDITS, edited
-from hypothesis import HealthCheck, given, settings
+from file_edits import EDITS, edited, fuzzed
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirage_jax.geometry.camera_files import Reading, read_cameras
 
 READING = Reading(matrices="c2w", world="original", hw=(12, 16), intrinsics=np.diag([9.0, 9, 1]))
-FUZZED = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+FUZZED = fuzzed(40)
 
 
-def read_or_refuse(file, kind=None, strict=True):
+def assert_read_or_refused(file, kind=None, strict=True):
     """Read; a refusal must be a ValueError (or a missing file) that names the file."""
     refusal = ""
     try:
@@ -57,7 +51,7 @@ def test_damaged_files_are_read_or_refused(kind, tmp_path):
     def check(which, edits, strict):
         part = files[which % len(files)]
         part.write_bytes(edited(originals[part], edits))
-        read_or_refuse(file, kind, strict)
+        assert_read_or_refused(file, kind, strict)
         part.write_bytes(originals[part])
 
     check()
@@ -79,7 +73,7 @@ def test_made_up_text_is_read_or_refused(name, tmp_path):
     @given(LINES)
     def check(text):
         (tmp_path / name).write_text(text)
-        read_or_refuse(tmp_path / name)
+        assert_read_or_refused(tmp_path / name)
 
     check()
 
@@ -111,7 +105,7 @@ CONTENTS = st.one_of(
 @given(content=CONTENTS)
 def test_made_up_json_is_read_or_refused(content, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(content))
-    read_or_refuse(tmp_path / "a.json")
+    assert_read_or_refused(tmp_path / "a.json")
 
 
 ARRAYS = st.sampled_from(
@@ -135,14 +129,14 @@ ARCHIVES = st.dictionaries(
 def test_made_up_archives_are_read_or_refused(arrays, strict, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     for kind in (None, "trajectory", "geometry", "vipe"):
-        read_or_refuse(tmp_path / "a.npz", kind, strict)
+        assert_read_or_refused(tmp_path / "a.npz", kind, strict)
 
 
 @FUZZED
 @given(array=ARRAYS)
 def test_made_up_arrays_are_read_or_refused(array, tmp_path):
     np.save(tmp_path / "a.npy", array)
-    read_or_refuse(tmp_path / "a.npy")
+    assert_read_or_refused(tmp_path / "a.npy")
 
 
 def huge_files(folder):
@@ -172,7 +166,7 @@ def test_files_that_announce_more_than_they_hold_take_no_memory(number, tmp_path
         (tmp_path / "images.bin").write_bytes(struct.pack("<Q", 0))
     tracemalloc.start()
     try:
-        assert read_or_refuse(tmp_path / name) is None
+        assert assert_read_or_refused(tmp_path / name) is None
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -7,23 +7,17 @@ import zlib
 
 import numpy as np
 import pytest
-from file_edits import EDITS, edited
+from file_edits import EDITS, edited, fuzzed
 from geometry.test_depth_files import MM, exr_bytes, room_depth, written
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirage_jax.geometry.depth_files import archives, read_depth
 
-FUZZED = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+FUZZED = fuzzed(60)
 
 
-def read_or_refuse(file):
+def assert_read_or_refused(file):
     refusal = ""
     try:
         found = read_depth(file, MM)
@@ -46,18 +40,18 @@ def test_damaged_files_are_read_or_refused(kind, tmp_path):
     @given(edits=EDITS)
     def check(edits):
         file.write_bytes(edited(original, edits))
-        read_or_refuse(file)
+        assert_read_or_refused(file)
 
     check()
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.png", "a.tif", "a.exr", "a.zip"])
-def test_bytes_of_any_kind_are_refused(name, tmp_path):
+def test_bytes_of_any_kind_are_read_or_refused(name, tmp_path):
     @FUZZED
     @given(st.binary(max_size=200))
     def check(content):
         (tmp_path / name).write_bytes(content)
-        read_or_refuse(tmp_path / name)
+        assert_read_or_refused(tmp_path / name)
 
     check()
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from file_edits import EDITS, edited
-from hypothesis import HealthCheck, given, settings
+from file_edits import EDITS, edited, fuzzed
+from hypothesis import given
 from PIL import Image
 
 from mirage_jax.cli.main import cli
@@ -162,13 +162,7 @@ def test_damaged_videos_never_end_in_a_traceback(tmp_path):
     video.write_video(tmp_path / "a.mp4", clip(3, (16, 16)))
     original = (tmp_path / "a.mp4").read_bytes()
 
-    @settings(
-        max_examples=40,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-    )
+    @fuzzed(40)
     @given(edits=EDITS)
     def check(edits):
         (tmp_path / "a.mp4").write_bytes(edited(original, edits))

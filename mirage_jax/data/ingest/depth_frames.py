@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mirage_jax.geometry.camera_files import npz
-from mirage_jax.geometry.depth_files.archives import in_order
-from mirage_jax.geometry.depth_files.exr import read_exr_depth
-from mirage_jax.geometry.depth_files.pictures import read_picture_depth
+from mirage_jax.geometry.depth_files.archives import broken_zip, depth_of_bytes, in_order
 
 MILLIMETRES = 0.001
 _SATURATED = 65535
@@ -79,7 +77,7 @@ def zip_members(path: Path) -> Mapping[int, str]:
         with zipfile.ZipFile(path) as archive:
             names = in_order(archive.namelist())
     except Exception as error:  # a broken archive makes zipfile raise many kinds
-        raise _broken(path, error) from error
+        raise broken_zip(path, error) from error
     stems = {name: "".join(c if c.isdecimal() else " " for c in Path(name).stem) for name in names}
     return {int(stem.split()[-1][:18]): name for name, stem in stems.items() if stem.split()}
 
@@ -90,7 +88,7 @@ def zip_content(path: Path, name: str) -> bytes:
         with zipfile.ZipFile(path) as archive, archive.open(name) as stream:
             content = stream.read(_MAX_BYTES + 1)
     except Exception as error:  # as above
-        raise _broken(path, error) from error
+        raise broken_zip(path, error) from error
     if len(content) > _MAX_BYTES:
         raise ValueError(f"{path}: {name} is too large: expected at most {_MAX_BYTES} bytes.")
     return content
@@ -123,9 +121,7 @@ def in_scene_units(values: np.ndarray, unit: float, name: str) -> np.ndarray:
 
 
 def _from_bytes(content: bytes, name: str, unit: float) -> np.ndarray:
-    if name.lower().endswith(".exr"):
-        return in_scene_units(read_exr_depth(content, name), unit, name)
-    return in_scene_units(read_picture_depth(content, name), unit, name)
+    return in_scene_units(depth_of_bytes(content, name), unit, name)
 
 
 def _bounded(path: Path) -> bytes:
@@ -134,10 +130,3 @@ def _bounded(path: Path) -> bytes:
     if len(content) > _MAX_BYTES:
         raise ValueError(f"{path}: is too large: expected at most {_MAX_BYTES} bytes.")
     return content
-
-
-def _broken(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: cannot be read as a zip: got {str(error)[:200] or type(error).__name__}. It may "
-        "be truncated; copy it again."
-    )

@@ -33,11 +33,11 @@ def read_zip_depth(path: Path) -> np.ndarray:
             _check_sizes([members[name].file_size for name in names], path)
             frames = _Frames(path, len(names))
             for name in names:
-                frames.add(_read(_content(archive, name, path), f"{path}: {name}"))
+                frames.add(depth_of_bytes(_content(archive, name, path), f"{path}: {name}"))
     except ValueError:
         raise
     except Exception as error:  # a broken archive makes zipfile raise many kinds
-        raise _broken(path, error) from error
+        raise broken_zip(path, error) from error
     return frames.stacked()
 
 
@@ -48,7 +48,7 @@ def read_folder_depth(path: Path) -> np.ndarray:
     for name in names:
         file = path / name
         _check_sizes([file.stat().st_size], file)
-        frames.add(_read(file.read_bytes(), str(file)))
+        frames.add(depth_of_bytes(file.read_bytes(), str(file)))
     return frames.stacked()
 
 
@@ -99,10 +99,11 @@ def _content(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
         with archive.open(name) as stream:
             return stream.read(MAX_BYTES)
     except Exception as error:
-        raise _broken(f"{path}: {name}", error) from error
+        raise broken_zip(f"{path}: {name}", error) from error
 
 
-def _read(content: bytes, name: str) -> np.ndarray:
+def depth_of_bytes(content: bytes, name: str) -> np.ndarray:
+    """Read one picture of depth [H, W] that is a file or a member of an archive."""
     if name.lower().endswith(".exr"):
         return read_exr_depth(content, name)
     return read_picture_depth(content, name)
@@ -116,7 +117,8 @@ def _check_sizes(sizes: list[int], path: Path) -> None:
         )
 
 
-def _broken(where: object, error: Exception) -> ValueError:
+def broken_zip(where: object, error: Exception) -> ValueError:
+    """Return what is said of an archive that cannot be read."""
     return ValueError(
         f"{where}: cannot be read as a zip of pictures: got "
         f"{str(error) or type(error).__name__:.200}. It may be truncated; copy it again."

@@ -51,9 +51,11 @@ def squares_of(
     return Squares(place.reshape(4, -1), (left <= right) & (top <= bottom))
 
 
-def may_matter(
-    limit: Int32[jax.Array, " m"], grid: CellGrid
-) -> Callable[[Int32[jax.Array, " k"], Squares], Bool[jax.Array, " k"]]:
+# From the bits of the least depths of k boxes, and where they fall, whether they may matter.
+Matters = Callable[[Int32[jax.Array, " k"], Squares], Bool[jax.Array, " k"]]
+
+
+def may_matter(limit: Int32[jax.Array, " m"], grid: CellGrid) -> Matters:
     """Return the test which boxes could change a cell: not beyond all that matters where they fall.
 
     Args:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int32
 
-from mirage_jax.ops.rasterize_points.hidden import Squares, may_matter, squares_of
+from mirage_jax.ops.rasterize_points.hidden import Matters, Squares, may_matter, squares_of
 from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Pages, WorkList
 from mirage_jax.ops.rasterize_points.project import Projected, project_rows
 from mirage_jax.ops.rasterize_points.work_list import cull_boxes, sort_pages
@@ -119,44 +119,57 @@ def walk_runs(
     Returns:
         The last state, and what it took.
     """
-    num_pages, num_runs = pages.order.shape[0], runs.bounds.shape[0]
-    take = min(_BATCH_PAGES // RUN_PAGES, num_runs)
-    window = min(_RUN_WINDOW, num_runs)
+    num_runs = runs.bounds.shape[0]
+    take, window = min(_BATCH_PAGES // RUN_PAGES, num_runs), min(_RUN_WINDOW, num_runs)
     zero = jnp.zeros((), jnp.int32)
-    none = Steps(zero, zero, zero)
-
-    def step(carry: tuple[jax.Array, Any, Steps]) -> tuple[jax.Array, Any, Steps]:
-        cursor, state, steps = carry
-        matters = may_matter(limit(state), grid)
-        cursor, run, real = _next(runs.entries, cursor, (window, take), place_runs, matters)
-        state, done = jax.lax.cond(real[0], look, lambda state, *_: (state, none), state, run, real)
-        done = done._replace(runs=jnp.int32(window))
-        return cursor, state, jax.tree.map(jnp.add, steps, done)
 
     def place_runs(_: jax.Array, run: jax.Array) -> Squares:
         box = runs.bounds.at[run].get(mode="promise_in_bounds")
         return squares_of(box, numbers, grid)
 
-    def look(state: Any, run: jax.Array, real: jax.Array) -> tuple[Any, Steps]:
-        page = run[:, None] * RUN_PAGES + jnp.arange(RUN_PAGES, dtype=jnp.int32)
-        exists = (real[:, None] & (page < num_pages)).reshape(-1)
-        page = jnp.minimum(page, num_pages - 1).reshape(-1)
-        box = pages.bounds.at[page].get(mode="promise_in_bounds")
-        visible, near = cull_boxes(box, numbers[None], grid)
-        squares = squares_of(box, numbers, grid)
-        front = jax.lax.bitcast_convert_type(near[0], jnp.int32)
-        visible &= exists & may_matter(limit(state), grid)(front, squares)
-        entries = jax.tree.map(lambda leaf: leaf[0], sort_pages(visible, near))
-        squares = _taken(squares, entries.page)
-        nth = page.at[entries.page].get(mode="promise_in_bounds")
-        entries = entries._replace(page=nth)
-        rules = (numbers, grid, limit, visit)
-        state, visits = walk_pages(pages, entries, *rules, state, squares)
-        return state, Steps(zero, jnp.sum(exists, dtype=jnp.int32), visits)
+    def step(carry: tuple[jax.Array, Any, Steps]) -> tuple[jax.Array, Any, Steps]:
+        cursor, state, steps = carry
+        matters = may_matter(limit(state), grid)
+        cursor, run, real = _next(runs.entries, cursor, (window, take), place_runs, matters)
 
-    more = _more(runs.entries, limit)
-    start = (zero, state, none)
-    return jax.lax.while_loop(more, step, start)[1:]
+        def look(state: Any) -> tuple[Any, jax.Array, jax.Array]:
+            entries, squares, tested = _pages_of(pages, run, real, numbers, grid, matters)
+            rules = (numbers, grid, limit, visit)
+            return *walk_pages(pages, entries, *rules, state, squares), tested
+
+        state, visits, tested = jax.lax.cond(real[0], look, lambda s: (s, zero, zero), state)
+        done = Steps(jnp.int32(window), tested, visits)
+        return cursor, state, jax.tree.map(jnp.add, steps, done)
+
+    start = (zero, state, Steps(zero, zero, zero))
+    return jax.lax.while_loop(_more(runs.entries, limit), step, start)[1:]
+
+
+def _pages_of(
+    pages: Pages,
+    run: Int32[jax.Array, " k"],
+    real: Bool[jax.Array, " k"],
+    numbers: Float32[jax.Array, " 17"],
+    grid: CellGrid,
+    matters: Matters,
+) -> tuple[WorkList, Squares, Int32[jax.Array, ""]]:
+    """List the pages of some runs that may matter, nearest first.
+
+    Returns:
+        The list, where its entries fall, and how many pages were tested.
+    """
+    num_pages = pages.order.shape[0]
+    page = run[:, None] * RUN_PAGES + jnp.arange(RUN_PAGES, dtype=jnp.int32)
+    exists = (real[:, None] & (page < num_pages)).reshape(-1)
+    page = jnp.minimum(page, num_pages - 1).reshape(-1)
+    box = pages.bounds.at[page].get(mode="promise_in_bounds")
+    visible, near = cull_boxes(box, numbers[None], grid)
+    squares = squares_of(box, numbers, grid)
+    visible &= exists & matters(jax.lax.bitcast_convert_type(near[0], jnp.int32), squares)
+    entries = jax.tree.map(lambda leaf: leaf[0], sort_pages(visible, near))
+    squares = _taken(squares, entries.page)
+    nth = page.at[entries.page].get(mode="promise_in_bounds")
+    return entries._replace(page=nth), squares, jnp.sum(exists, dtype=jnp.int32)
 
 
 def walk_pages(
@@ -226,7 +239,7 @@ def _next(
     cursor: Int32[jax.Array, ""],
     sizes: tuple[int, int],
     places: Callable[[jax.Array, jax.Array], Squares],
-    matters: Callable[[jax.Array, Squares], jax.Array],
+    matters: Matters,
 ) -> tuple[Int32[jax.Array, ""], Int32[jax.Array, " g"], Bool[jax.Array, " g"]]:
     """Return the next entries of a list that matter.
 
