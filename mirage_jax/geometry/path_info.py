@@ -16,6 +16,7 @@ _ROTATION_TOLERANCE = 1e-3
 _FIRST_VIEW_TOLERANCE = 1e-4
 # Of neighbouring frames; between keyframes it is normal.
 _LARGE_TURN = 45.0
+_STILL = 1e-6
 _JUMP = 20.0
 # A step of more than this share of the depth leaves the scene in a few frames; a whole path below
 # the least cannot be seen.
@@ -173,7 +174,9 @@ def _matrix_warnings(path: CameraPath) -> list[str]:
 def _motion_warnings(path: CameraPath, steps: np.ndarray, turns: np.ndarray) -> list[str]:
     """Look for jumps, and for motion against the viewing direction."""
     warnings = []
-    typical = float(np.median(steps)) if len(steps) else 0.0
+    # Standing still leaves steps of rounding; they say nothing of how the path moves.
+    moves = steps[steps > _STILL * steps.max(initial=0.0)]
+    typical = float(np.median(moves)) if len(moves) else 0.0
     if typical > 0 and steps.max() > _JUMP * typical:
         warnings.append(
             f"the path jumps by {steps.max():.4g} after frame {np.argmax(steps)}, "

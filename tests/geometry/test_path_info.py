@@ -92,6 +92,13 @@ def test_a_jump_is_found():
     assert any("jumps by 9.00" in text and "after frame 16" in text for text in found.warnings)
 
 
+def test_turning_on_the_spot_after_walking_is_no_jump():
+    matrices = walk(30).cam_to_world.copy()
+    matrices[8:, :3, 3] = matrices[8, :3, 3] + 1e-16 * np.arange(22)[:, None]
+    found = describe(dataclasses.replace(walk(30), cam_to_world=matrices))
+    assert not [text for text in found.warnings if "jumps" in text]
+
+
 def test_one_camera_is_a_path():
     found = describe(walk(1), depth=3.0)
     assert (found.path_length, found.mean_step, found.largest_turn) == (0, 0, 0)
