@@ -33,6 +33,8 @@ LatentProvider = Callable[
     [PlannedChunk, world_model.Observation, world_model.ChunkInputs, jax.Array], Any
 ]
 DepthProvider = Callable[[PlannedChunk, world_model.Observation, jax.Array], tuple[Any, Any]]
+# What latent frames, given by their numbers, are shown; fields are [b, n, h, w, ...].
+ReadProvider = Callable[[np.ndarray], MemoryRead]
 # Latent frames shown as references, best first, for each rollout of a batch.
 References = tuple[tuple[int, ...], ...]
 
@@ -50,12 +52,16 @@ class Providers(NamedTuple):
         noise: gets the chunk and a shape [b, T, h, w, c]; returns the noise to start from.
         references: gets the chunk and, for each rollout, the latent frames chosen as references,
             best first; returns those to show instead.
+        read: what is shown instead of the memory: gets the numbers of latent frames in the rollout,
+            whose cameras it knows; returns what stands there in place of a read. The memory is
+            written all the same, unless `RolloutConfig.memory` is off.
     """
 
     latents: LatentProvider | None = None
     depth: DepthProvider | None = None
     noise: Callable[[PlannedChunk, tuple[int, ...]], Any] | None = None
     references: Callable[[PlannedChunk, References], References] | None = None
+    read: ReadProvider | None = None
 
 
 class Start(NamedTuple):
@@ -97,7 +103,7 @@ class ChunkSteps:
         self.score = jax.jit(functools.partial(_score, spec))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def chunk_steps(spec: WorldSpec) -> ChunkSteps:
     """Return the steps of a spec, the same object every time."""
     return ChunkSteps(spec)
@@ -125,7 +131,8 @@ class Shown(NamedTuple):
     Attributes:
         first: [b, h, w, c] clean latent of target frame 0.
         preceding: [b, p, h, w, c] clean latents before it.
-        kept: what memory showed to the preceding frames when they were made, or None to read again.
+        kept: what the last of target and preceding frames are shown without reading the memory:
+            what it showed when they were made, or what a `ReadProvider` shows; None reads all.
         score: [T + p, h, w, s] constant channels of the condition, or None.
         text: [b, n, dt] text embeddings, or None.
         negative: [b, n, dt] what guidance leads away from, or None.

@@ -264,6 +264,12 @@ def _shown(
 ) -> Shown:
     """Gather what a chunk is shown besides memory and reference frames."""
     first = state.latents[:, chunk.first_latent]
+    kept = jax.tree.map(lambda leaf: leaf[:, :-1], state.kept) if len(past) else None
+    if walk.providers.read is not None:
+        target = chunk.first_latent + np.arange(targets)
+        found = walk.providers.read(np.concatenate([target, past]) if kept is None else target)
+        both = (found,) if kept is None else (found, kept)
+        kept = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), *both)
     text = negative = None
     if walk.prompt is not None:
         text = _for_all(walk.prompt.text[min(chunk.index, len(walk.prompt.text) - 1)], len(first))
@@ -272,7 +278,7 @@ def _shown(
     return Shown(
         first=first,
         preceding=state.latents[:, past],
-        kept=jax.tree.map(lambda leaf: leaf[:, :-1], state.kept) if len(past) else None,
+        kept=kept,
         score=None if walk.score is None else walk.score[: targets + len(past)],
         text=text,
         negative=negative,

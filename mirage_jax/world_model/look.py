@@ -62,22 +62,24 @@ def observe(
         grid_hw: (h, w) of the latent grid.
         reference: [b] the camera rays are expressed in: that of the chunk's first target frame.
         score: constant channels from `white_score`, where the condition has them.
-        kept: what memory showed to the last cameras earlier; they are then not read again.
+        kept: what the last cameras are shown, such as what memory showed them earlier; they are
+            then not read. May be all of them.
 
     Returns:
         The observation of all t frames.
     """
     count = cameras.cam_to_world.shape[1] - (0 if kept is None else kept.depth.shape[1])
-    shown = jax.tree.map(lambda leaf: leaf[:, :count], cameras)
-    read_all = on_own_share(
-        lambda access, m, c: access.read(m, c, grid_hw, config.memory),
-        config.memory,
-        gives_memory=False,
-    )
-    with jax.named_scope(READ_SCOPE):
-        found = read_all(memory, shown)
-    if kept is not None:
-        found = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), found, kept)
+    parts = [] if kept is None else [kept]
+    if count:
+        shown = jax.tree.map(lambda leaf: leaf[:, :count], cameras)
+        read_all = on_own_share(
+            lambda access, m, c: access.read(m, c, grid_hw, config.memory),
+            config.memory,
+            gives_memory=False,
+        )
+        with jax.named_scope(READ_SCOPE):
+            parts.insert(0, read_all(memory, shown))
+    found = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
     base = filled = found.tokens
     if config.condition.holes == "filled":
         base = filled = fill.fill_holes(found.tokens, found.visibility)
