@@ -20,8 +20,8 @@ import numpy as np
 from mirage_jax.models import functional, pca
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import config as config_lib
+from mirage_jax.train import latent_files, stages
 from mirage_jax.train import latents as latents_lib
-from mirage_jax.train import stages
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.state import new_state
@@ -60,7 +60,7 @@ def main() -> None:
     frames = np.stack([clip["rgb"] for clip in clips])
     codec = latents_lib.CodecWeights(world.codec, pca.fit(world.codec, params, frames), "pca")
     with tempfile.TemporaryDirectory() as folder:
-        latents = latents_lib.encode_split(codec, clips, Path(folder))
+        latents = latent_files.encode_split(codec, clips, Path(folder))
     result = {}
     for name in options.choices:
         chosen = config_lib.replace(world, _CHOICES[name])

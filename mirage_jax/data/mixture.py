@@ -110,6 +110,15 @@ class MixedClips(Sequence[dict[str, Any]]):
         if shapes:
             self.shape = shapes.pop()
 
+    @property
+    def fingerprint(self) -> str:
+        """What the sources hold, one after another.
+
+        Raises:
+            AttributeError: if they are not all of files.
+        """
+        return "+".join(source.fingerprint for source in self.sources)  # type: ignore[attr-defined]
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 

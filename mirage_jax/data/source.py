@@ -5,6 +5,7 @@
 views of the record.  Read next: ``sampling.py`` for which clips a training step sees.
 """
 
+import hashlib
 import operator
 import os
 from collections.abc import Sequence
@@ -66,6 +67,13 @@ class ClipSource:
         for name, dtype in _SCALARS.items():
             clip[name] = dtype.type(clip[name])
         return clip
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the names, sizes and times of the split's files: of what it holds, unread."""
+        known = [(Path(path).name, os.stat(path)) for path in self._paths]
+        text = repr([(name, found.st_size, found.st_mtime_ns) for name, found in known])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def shape(self) -> ClipShape:

@@ -111,6 +111,25 @@ def stored_tensors(path: str | os.PathLike) -> dict[str, StoredTensor]:
     return dict(sorted(tensors.items(), key=lambda item: item[1].offset))
 
 
+def mapped_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Return the tensors of a safetensors file as read-only views of the mapped file.
+
+    Bytes are read when they are looked at; the map ends with the last of its views.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is not a whole safetensors file.
+    """
+    tensors = stored_tensors(path)
+    raw = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    return {
+        name: raw[tensor.offset : tensor.offset + tensor.nbytes]
+        .view(tensor.dtype)
+        .reshape(tensor.shape)
+        for name, tensor in tensors.items()
+    }
+
+
 def stored_metadata(path: str | os.PathLike) -> dict[str, str]:
     """Return the strings in the header of a safetensors file.
 

@@ -54,7 +54,8 @@ class CodecObjective:
         self.codec: CodecConfig = world.codec
         self.model = config_lib.to_dict(world.codec)
         self._seed = world.seed
-        self._clips, self._order = RgbClips(train_clips), order_of(train_clips)
+        self._clips = RgbClips(train_clips, world.data.ram_bytes)
+        self._order = order_of(train_clips)
         count = min(self.stage.validation_clips, len(val_clips))
         chosen = np.linspace(0, len(val_clips) - 1, count).astype(int)
         self._val = np.stack([val_clips[int(i)]["rgb"][:_VALIDATION_FRAMES] for i in chosen])
@@ -146,19 +147,27 @@ class CodecObjective:
 
 
 class RgbClips:
-    """The frames of a source's clips, read once and kept in memory as uint8 [f, H, W, 3]."""
+    """The frames of a source's clips as uint8 [f, H, W, 3].
 
-    def __init__(self, clips: Sequence[dict]) -> None:
-        self._clips = clips
+    Those read first are kept in memory, as many as take no more than `ram_bytes`.
+    """
+
+    def __init__(self, clips: Sequence[dict], ram_bytes: int) -> None:
+        self._clips, self._left = clips, ram_bytes
         self._frames: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self._clips)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if index not in self._frames:
-            self._frames[index] = np.array(self._clips[index]["rgb"], np.uint8)
-        return self._frames[index]
+        if index in self._frames:
+            return self._frames[index]
+        # A copy frees the rest of the record, of which this is a view.
+        frames = np.array(self._clips[index]["rgb"], np.uint8)
+        if frames.nbytes <= self._left:
+            self._left -= frames.nbytes
+            self._frames[index] = frames
+        return frames
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Return the shape of a clip's frames, without reading them where the source knows it."""

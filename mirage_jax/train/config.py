@@ -33,6 +33,8 @@ from mirage_jax.train.stage_config import (
     LoraStageConfig,
 )
 
+RAM_BYTES = 4 * 2**30
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -51,6 +53,9 @@ class DataConfig:
             gets, as ("data/doom=3", "data/mine=1"); a weight left out is 1.
         texts: text cache of `mirage encode text` with the captions of all clips, relative to the
             working folder; read by denoisers that read text.
+        ram_bytes: of clips, or of their latents, that a process may hold in memory. The frames of
+            further clips, and the latents of a split that has more, are read from disk whenever
+            they are drawn, which changes no batch.
     """
 
     source: Literal["recorded", "procedural"] = "recorded"
@@ -62,11 +67,14 @@ class DataConfig:
     mirror: bool = False
     texts: str = ""
     mixture: tuple[str, ...] = ()
+    ram_bytes: int = RAM_BYTES
 
     def __post_init__(self) -> None:
         if self.mixture and self.source != "recorded":
             raise ValueError(f"data.mixture: got data.source {self.source!r}, expected recorded")
         parse_mixture(self.mixture)
+        if self.ram_bytes < 0:
+            raise ValueError(f"data.ram_bytes: got {self.ram_bytes}, expected 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import start, tuning, window_inputs, windows
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch, Rows
-from mirage_jax.train.latents import CodecWeights, Latents
+from mirage_jax.train.latents import CodecWeights, LatentSource
 from mirage_jax.train.objective import split_rows
 from mirage_jax.train.stage_config import DenoiserStageConfig
 from mirage_jax.train.window_scores import ValidationWindows, score_pictures
@@ -49,7 +49,7 @@ class DenoiserObjective:
         self,
         world: WorldConfig,
         codec: CodecWeights,
-        latents: Latents,
+        latents: LatentSource,
         val: ValidationWindows,
         *,
         name: str = "denoiser",
@@ -88,7 +88,7 @@ class DenoiserObjective:
         self._weights = pca.channel_weights(codec.params) if linear else jnp.ones(())
         self._seed = world.seed
         # In which clips are drawn; replaced where they are a mixture.
-        self.order = ClipOrder((len(latents.video),))
+        self.order = ClipOrder((latents.clips,))
         self.draws = given is None
         self._axes = tuning.logical_axes(world, self.stage)
         self._given = given or functools.partial(start.drawn_params, world)

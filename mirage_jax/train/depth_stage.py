@@ -25,7 +25,7 @@ from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import window_inputs, windows
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch, Rows
-from mirage_jax.train.latents import Latents
+from mirage_jax.train.latents import LatentSource
 from mirage_jax.train.objective import split_rows, write_sheet
 from mirage_jax.train.stage_config import DepthStageConfig
 from mirage_jax.train.window_scores import ValidationWindows
@@ -41,7 +41,7 @@ class DepthObjective:
     draws = True
     shared: tuple[str, ...] = ()
 
-    def __init__(self, world: WorldConfig, latents: Latents, val: ValidationWindows) -> None:
+    def __init__(self, world: WorldConfig, latents: LatentSource, val: ValidationWindows) -> None:
         if world.depth_head is None:
             raise ValueError(
                 "--stage depth: the config's depth_head is None, expected the sizes of one; depth "
@@ -56,7 +56,7 @@ class DepthObjective:
         self._latents, self._val = latents, val
         self._seed = world.seed
         # In which clips are drawn; replaced where they are a mixture.
-        self.order = ClipOrder((len(latents.video),))
+        self.order = ClipOrder((latents.clips,))
         self._predict = jax.jit(self._validation_depth)
 
     def init(self) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Latents of every clip, encoded once with the trained codec and kept on disk and in memory.
+"""Latents of clips, as the trained codec encodes them, and what of their geometry windows need.
 
 Each clip is stored as recorded and, if asked for, mirrored left to right, each played forwards and
 backwards. A clip played backwards passes through exactly the cameras of the way out, which is what
@@ -6,30 +6,22 @@ a return in a rollout does. Latent frame i has the camera of the last video fram
 `single` holds those frames encoded on their own, as the start picture of a rollout is, and `held`
 as a camera at rest gives them, the form in which a start picture enters memory. Intrinsics, depth
 and masks are those of the latent grid.
-
-Files: `<workdir>/latents/<split>/clip_NNNNN.safetensors`, one a clip, written atomically, so that
-an interrupted run goes on where it stopped. They carry digests of the codec's weights and of the
-frames, and are made again when either changed. Read next: `mirage_jax/train/windows.py`.
+Read next: `mirage_jax/train/latent_files.py` (where they are kept), `mirage_jax/train/windows.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from mirage_jax import world_model
-from mirage_jax.atomic import replacing
-from mirage_jax.distributed import processes
 from mirage_jax.geometry.camera import Camera, rescale_intrinsics
 from mirage_jax.models import files, functional
 from mirage_jax.train.start import find_file
@@ -38,7 +30,6 @@ GridDepth = Literal["surface", "bilinear"]
 
 SKY_DEPTH = 500.0  # recorded sky lies at 1000 m; nothing else is farther than this
 _SKY_KIND = 4
-_REPORT_EVERY = 25
 
 
 class Latents(NamedTuple):
@@ -71,9 +62,42 @@ class Latents(NamedTuple):
     intrinsics: np.ndarray
 
     @property
+    def clips(self) -> int:
+        """Number of clips."""
+        return len(self.video)
+
+    @property
+    def views(self) -> int:
+        """1, or 2 where clips are stored mirrored too."""
+        return self.video.shape[1]
+
+    @property
     def frames(self) -> int:
         """Latent frames of a clip."""
         return self.video.shape[3]
+
+    def clip(self, index: int) -> Latents:
+        """Return the latents of one clip, without the leading axis n."""
+        return Latents(*(array[index] for array in self))
+
+
+class LatentSource(Protocol):
+    """Latents of the clips of a split by index: `Latents`, or files of them."""
+
+    @property
+    def clips(self) -> int:
+        """Number of clips."""
+
+    @property
+    def views(self) -> int:
+        """1, or 2 where clips are stored mirrored too."""
+
+    @property
+    def frames(self) -> int:
+        """Latent frames of a clip."""
+
+    def clip(self, index: int) -> Latents:
+        """Return the latents of one clip, without the leading axis n."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,54 +124,6 @@ def load_codec(folders: Sequence[Path], config: Any) -> CodecWeights:
     path = find_file(folders, "codec.safetensors")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return CodecWeights(config, files.load_params(path, config), digest)
-
-
-def encode_split(
-    codec: CodecWeights,
-    clips: Sequence[dict],
-    directory: Path,
-    *,
-    mirror: bool = False,
-    depth: GridDepth = "surface",
-    report: Callable[[str], None] = lambda line: None,
-) -> Latents:
-    """Return the latents of all clips, encoding those that are not on disk yet.
-
-    Of several processes each encodes its share; the folder is shared by them.
-
-    Args:
-        codec: frozen codec.
-        clips: random access source of clips (see `mirage_jax/data/clip.py`).
-        directory: folder of the cache files of this split.
-        mirror: also store every clip mirrored left to right.
-        depth: of a cell, see `models.config.WriteConfig.depth`.
-        report: called now and then with a line about progress.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-
-    def encode(video: Any) -> Any:
-        return apply_codec(codec.config, codec.params, video, method="encode_streamed")
-
-    def one(index: int) -> Latents:
-        path = directory / f"clip_{index:05d}.safetensors"
-        clip = clips[index]
-        frames = zlib.crc32(np.ascontiguousarray(clip["rgb"]))
-        origin = f"{codec.digest}-{frames:08x}-{int(mirror)}"
-        origin += "" if depth == "surface" else f"-{depth}"
-        values = _load(path, origin)
-        if values is None:
-            stride = codec.config.spatial_stride
-            values = encode_clip(clip, encode, stride, mirror=mirror, grid_depth=depth)
-            _save(path, values, origin)
-            if (index + 1) % _REPORT_EVERY == 0:
-                report(f"encoded {index + 1} of {len(clips)} clips into {directory}")
-        return values
-
-    own = range(processes.index(), len(clips), processes.count())
-    stored = {index: one(index) for index in own}
-    processes.wait_for_all(f"latents in {directory}")
-    rows = [stored[index] if index in stored else one(index) for index in range(len(clips))]
-    return Latents(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 def encode_clip(
@@ -231,24 +207,6 @@ def _grid_masks(
     small, keep = world_model.grid_depth(depth, static | sky, grid_hw, how)
     small = np.where(small >= SKY_DEPTH, world_model.FAR, small)
     return small.astype(np.float32), keep, small > 0, small >= SKY_DEPTH
-
-
-def _save(path: Path, values: Latents, origin: str) -> None:
-    arrays = {k: np.ascontiguousarray(v) for k, v in values._asdict().items()}
-    with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={"origin": origin})
-
-
-def _load(path: Path, origin: str) -> Latents | None:
-    """Return the stored latents, or None when they are missing or of another codec or clip."""
-    if not path.is_file():
-        return None
-    with safe_open(path, framework="numpy") as file:
-        if (file.metadata() or {}).get("origin") != origin:
-            return None
-        if set(file.keys()) != set(Latents._fields):
-            return None  # written by a version that stored something else
-        return Latents(**{name: file.get_tensor(name) for name in Latents._fields})
 
 
 def decode_pictures(codec: CodecWeights, latents: np.ndarray) -> np.ndarray:

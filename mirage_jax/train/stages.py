@@ -19,12 +19,13 @@ from mirage_jax import estimate
 from mirage_jax.data.captions import ClipTexts, clip_captions
 from mirage_jax.data.mixture import MixedClips, order_of, parse_mixture
 from mirage_jax.data.text_cache import open_texts
-from mirage_jax.train import latents as latents_lib
 from mirage_jax.train import start, tuning
 from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.config import DataConfig, WorldConfig
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.depth_stage import DepthObjective
+from mirage_jax.train.latent_files import encode_split
+from mirage_jax.train.latents import load_codec
 from mirage_jax.train.objective import Objective
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.window_scores import validation_windows
@@ -64,9 +65,13 @@ def make_objective(
     report(f"clips train={len(train)} val={len(val)}")
     if stage == "codec":
         return CodecObjective(world, train, val)
-    codec = latents_lib.load_codec(folders, world.codec)
+    codec = load_codec(folders, world.codec)
     encode = functools.partial(
-        latents_lib.encode_split, codec, depth=world.chunk.write.depth, report=report
+        encode_split,
+        codec,
+        depth=world.chunk.write.depth,
+        ram_bytes=world.data.ram_bytes,
+        report=report,
     )
     latents = encode(train, workdir / "latents" / "train", mirror=world.data.mirror)
     config = world.depth_train if stage == "depth" else world.denoiser_stage(stage)

@@ -18,14 +18,14 @@ from mirage_jax.geometry.projection import unproject
 from mirage_jax.memory.overlap import best_views, view_overlaps
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.train.feed import Batch
-from mirage_jax.train.latents import Latents
+from mirage_jax.train.latents import LatentSource
 
 if TYPE_CHECKING:
     from mirage_jax.train.windows import Window
 
 
 def draw_references(
-    rng: np.random.Generator, latents: Latents, windows: list[Window], chunk: ChunkConfig
+    rng: np.random.Generator, latents: LatentSource, windows: list[Window], chunk: ChunkConfig
 ) -> Batch:
     """Return `references` [b, R, h, w, c] of a batch, best first, R drawn from 0 to the most.
 
@@ -36,19 +36,20 @@ def draw_references(
     count = min((len(frames) for frames in chosen), default=0)
     if not count:
         return {}
-    shape = (len(windows), count, *latents.video.shape[4:])
-    references, left = np.zeros(shape, latents.video.dtype), iter(chosen)
+    one = latents.clip(0).video
+    shape = (len(windows), count, *one.shape[3:])
+    references, left = np.zeros(shape, one.dtype), iter(chosen)
     for row, window in enumerate(windows):
         if not window.first:
-            video = latents.video[window.clip, window.mirrored]
+            video = latents.clip(window.clip).video[window.mirrored]
             ways, places = np.array(next(left)[:count]).T
             references[row] = video[ways, places]
     return {"references": references}
 
 
-def choose(latents: Latents, window: Window, chunk: ChunkConfig) -> list[tuple[int, int]]:
+def choose(latents: LatentSource, window: Window, chunk: ChunkConfig) -> list[tuple[int, int]]:
     """Return (playing direction, position in it) of a window's references, best first."""
-    place = (window.clip, window.mirrored)
+    clip, view = latents.clip(window.clip), window.mirrored
     history = [(window.direction, position) for position in range(window.start + 1)]
     history += [
         (1 - window.direction, frame.position) for frame in window.memory if frame.backwards
@@ -58,14 +59,14 @@ def choose(latents: Latents, window: Window, chunk: ChunkConfig) -> list[tuple[i
         target = np.full_like(target, window.start)
     seen = _frames(latents, [(window.direction, int(position)) for position in target])
     past = _frames(latents, history)
-    views = latents.cam_to_world[place]
-    matrix = latents.intrinsics[place]
+    views = clip.cam_to_world[view]
+    matrix = clip.intrinsics[view]
     before, wanted = (
         Camera(views[i], np.broadcast_to(matrix, (len(i), 3, 3))) for i in (past, seen)
     )
-    points = unproject(latents.depth[place][past], before)
+    points = unproject(clip.depth[view][past], before)
     overlaps = view_overlaps(
-        points[latents.keep[place][past]],
+        points[clip.keep[view][past]],
         before,
         wanted,
         (points.shape[1], points.shape[2]),
@@ -75,6 +76,6 @@ def choose(latents: Latents, window: Window, chunk: ChunkConfig) -> list[tuple[i
     return [history[i] for i in best]
 
 
-def _frames(latents: Latents, played: list[tuple[int, int]]) -> np.ndarray:
+def _frames(latents: LatentSource, played: list[tuple[int, int]]) -> np.ndarray:
     """Turn positions of playing directions into forward frames."""
     return np.array([latents.frames - 1 - i if way else i for way, i in played])

@@ -17,7 +17,7 @@ import numpy as np
 from mirage_jax.data.captions import ClipTexts
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.train.feed import Batch
-from mirage_jax.train.latents import CodecWeights, Latents, decode_pictures
+from mirage_jax.train.latents import CodecWeights, LatentSource, decode_pictures
 from mirage_jax.train.objective import psnr, write_sheet
 from mirage_jax.train.windows import MemoryFrame, Window, gather
 
@@ -41,7 +41,7 @@ class ValidationWindows(NamedTuple):
 
 
 def validation_windows(
-    latents: Latents,
+    latents: LatentSource,
     clips: Sequence[dict],
     chunk: ChunkConfig,
     memory_frames: int,
@@ -71,7 +71,7 @@ def validation_windows(
         if texts is not None:
             arrays["text"] = texts.embed(chosen)
         result.batches.append((arrays, first))
-        result.before.append(np.stack([latents.video[i, 0, 0, :start] for i in chosen]))
+        result.before.append(np.stack([latents.clip(i).video[0, 0, :start] for i in chosen]))
         result.truth.append(np.stack([np.asarray(clips[i]["rgb"][:frames]) for i in chosen]))
     return result
 

@@ -20,7 +20,7 @@ from mirage_jax.data.captions import ClipTexts, draw_dropped
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.prng import Purpose, generator_for
 from mirage_jax.train.feed import Batch, Rows
-from mirage_jax.train.latents import Latents
+from mirage_jax.train.latents import LatentSource
 from mirage_jax.train.window_config import WindowConfig
 from mirage_jax.train.window_references import draw_references
 
@@ -60,7 +60,7 @@ class Window(NamedTuple):
 
 
 def draw_batch(
-    latents: Latents,
+    latents: LatentSource,
     config: WindowConfig,
     chunk: ChunkConfig,
     texts: ClipTexts | None = None,
@@ -98,7 +98,7 @@ def draw_batch(
 
 def draw_window(
     rng: np.random.Generator,
-    latents: Latents,
+    latents: LatentSource,
     clip: int,
     first: bool,
     config: WindowConfig,
@@ -117,7 +117,7 @@ def draw_window(
             f"clips: got {frames} latent frames, expected at least "
             f"{chunk.latent_frames + chunk.preceding}; record longer clips or shorten the chunk"
         )
-    mirrored, direction = int(rng.integers(latents.video.shape[1])), int(rng.integers(2))
+    mirrored, direction = int(rng.integers(latents.views)), int(rng.integers(2))
     start = int(rng.integers(lowest, highest + 1))
     memory: tuple[MemoryFrame, ...] = ()
     if rng.random() >= config.memory_off:
@@ -157,7 +157,7 @@ def _draw_memory(
 
 
 def gather(
-    latents: Latents, windows: list[Window], chunk: ChunkConfig, memory_frames: int
+    latents: LatentSource, windows: list[Window], chunk: ChunkConfig, memory_frames: int
 ) -> Batch:
     """Collect the arrays of windows.
 
@@ -177,8 +177,8 @@ def gather(
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _gather_one(latents: Latents, window: Window, chunk: ChunkConfig, slots: int) -> Batch:
-    place = (window.clip, window.mirrored)
+def _gather_one(latents: LatentSource, window: Window, chunk: ChunkConfig, slots: int) -> Batch:
+    clip, view = latents.clip(window.clip), window.mirrored
     target = np.arange(window.start, window.start + chunk.latent_frames)
     past = np.arange(window.start - chunk.preceding, window.start)
     if window.first:
@@ -187,23 +187,23 @@ def _gather_one(latents: Latents, window: Window, chunk: ChunkConfig, slots: int
         target, past = np.full_like(target, window.start), np.full_like(past, window.start)
     seen = _forward(latents, window.direction, target)
     shown = np.concatenate([seen, _forward(latents, window.direction, past)])
-    video = latents.video[place]
+    video = clip.video[view]
     if window.still:
-        made = latents.held[place][shown]
+        made = clip.held[view][shown]
     else:
         made = video[window.direction, np.concatenate([target, past])]
     targets, before = made[: len(target)].copy(), made[len(target) :]
     if window.first:
-        targets[0] = latents.single[place][seen[0]]
-    intrinsics = latents.intrinsics[place]
+        targets[0] = clip.single[view][seen[0]]
+    intrinsics = clip.intrinsics[view]
     batch = {
         "target": targets,
         "preceding": before,
-        "cam_to_world": latents.cam_to_world[place][shown],
+        "cam_to_world": clip.cam_to_world[view][shown],
         "intrinsics": np.broadcast_to(intrinsics, (len(shown), 3, 3)),
-        "depth": latents.depth[place][seen],
-        "known": latents.known[place][seen],
-        "sky": latents.sky[place][seen],
+        "depth": clip.depth[view][seen],
+        "known": clip.known[view][seen],
+        "sky": clip.sky[view][seen],
     }
     frames = list(window.memory) or [MemoryFrame(0, window.start, window.first)]
     filler = [frames[0]] * (slots - len(frames))
@@ -214,17 +214,17 @@ def _gather_one(latents: Latents, window: Window, chunk: ChunkConfig, slots: int
         direction = window.direction ^ frame.backwards
         index = int(_forward(latents, direction, np.array(frame.position)))
         indices.append(index)
-        start = (latents.held if chunk.write.start == "held" else latents.single)[place][index]
+        start = (clip.held if chunk.write.start == "held" else clip.single)[view][index]
         stored.append(start if frame.start else video[direction, frame.position])
     return batch | {
         "memory_latents": np.stack(stored),
-        "memory_depth": latents.depth[place][indices],
-        "memory_keep": latents.keep[place][indices] & used[:, None, None],
-        "memory_cam_to_world": latents.cam_to_world[place][indices],
+        "memory_depth": clip.depth[view][indices],
+        "memory_keep": clip.keep[view][indices] & used[:, None, None],
+        "memory_cam_to_world": clip.cam_to_world[view][indices],
         "memory_intrinsics": np.broadcast_to(intrinsics, (slots, 3, 3)),
     }
 
 
-def _forward(latents: Latents, direction: int, index: np.ndarray) -> np.ndarray:
+def _forward(latents: LatentSource, direction: int, index: np.ndarray) -> np.ndarray:
     """Turn indices of a playing direction into forward ones."""
     return latents.frames - 1 - index if direction else index

@@ -12,8 +12,8 @@ from mirage_jax.distributed.mesh import MeshConfig, abstract_mesh
 from mirage_jax.models import functional, pca
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import config as config_lib
+from mirage_jax.train import latent_files, stages
 from mirage_jax.train import latents as latents_lib
-from mirage_jax.train import stages
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.depth_stage import DepthObjective
 from mirage_jax.train.optimizer import make_optimizer
@@ -49,7 +49,7 @@ def codec():
 
 @pytest.fixture(scope="module")
 def latents(tmp_path_factory):
-    return latents_lib.encode_split(codec(), clips(), tmp_path_factory.mktemp("latents"))
+    return latent_files.encode_split(codec(), clips(), tmp_path_factory.mktemp("latents"))
 
 
 def overfit(objective, steps):
@@ -68,14 +68,22 @@ def overfit(objective, steps):
 
 
 def test_latents_are_encoded_once_and_again_only_for_another_codec(tmp_path, latents):
-    first = latents_lib.encode_split(codec(), clips(), tmp_path)
+    first = latent_files.encode_split(codec(), clips(), tmp_path)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    second = latents_lib.encode_split(codec(), clips(), tmp_path)
+    second = latent_files.encode_split(codec(), clips(), tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
     for name, array in second._asdict().items():
         np.testing.assert_array_equal(array, getattr(first, name))
-    latents_lib.encode_split(dataclasses.replace(codec(), digest="other"), clips(), tmp_path)
+    latent_files.encode_split(dataclasses.replace(codec(), digest="other"), clips(), tmp_path)
     assert all(path.stat().st_mtime_ns != time for path, time in written.items())
+
+
+def test_latents_read_from_disk_are_those_in_memory(tmp_path, latents):
+    stored = latent_files.encode_split(codec(), clips(), tmp_path, ram_bytes=0)
+    assert isinstance(stored, latent_files.StoredLatents)
+    for index in range(latents.clips):
+        for one, other in zip(stored.clip(index), latents.clip(index), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_latents_are_those_of_the_clip_forwards_and_backwards(latents):

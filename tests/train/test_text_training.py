@@ -11,8 +11,8 @@ from mirage_jax.data.text_cache import TextSpec, add_texts
 from mirage_jax.models import functional
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import config as config_lib
+from mirage_jax.train import latent_files, stages
 from mirage_jax.train import latents as latents_lib
-from mirage_jax.train import stages
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.window_scores import validation_windows
 
@@ -53,7 +53,7 @@ def clips(world):
 def objective(world, clips, tmp_path_factory):
     params = functional.init(world.codec, key_for(0, 0, Purpose.INIT_CODEC))
     codec = latents_lib.CodecWeights(world.codec, params, "digest")
-    latents = latents_lib.encode_split(codec, clips, tmp_path_factory.mktemp("latents"))
+    latents = latent_files.encode_split(codec, clips, tmp_path_factory.mktemp("latents"))
     texts = stages.clip_texts(world, clips)
     windows = validation_windows(latents, clips, world.chunk, 2, texts)
     return DenoiserObjective(world, codec, latents, windows, texts=texts)

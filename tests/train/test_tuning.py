@@ -11,8 +11,7 @@ import tiny_wan
 from mirage_jax.models import files, functional
 from mirage_jax.models.branch_start import without_branch
 from mirage_jax.models.lora import apply_lora
-from mirage_jax.train import latents as latents_lib
-from mirage_jax.train import loop, start
+from mirage_jax.train import latent_files, loop, start
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.state import new_state
@@ -31,7 +30,7 @@ def quick_compilation():
 @pytest.fixture(scope="module")
 def latents(tmp_path_factory):
     folder = tmp_path_factory.mktemp("latents")
-    return latents_lib.encode_split(tiny_wan.codec(), tiny_wan.clips(), folder)
+    return latent_files.encode_split(tiny_wan.codec(), tiny_wan.clips(), folder)
 
 
 def randomised(params, seed=0):
