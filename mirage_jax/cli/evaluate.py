@@ -28,7 +28,7 @@ _views = click.option("--batch", type=click.IntRange(min=1), default=8, show_def
 _seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 
 
-@click.group(help="Measure revisits, camera following and the codec.")
+@click.group(help="Measure revisits, camera following, reads and the codec.")
 def command() -> None:
     """Measures a world."""
 
@@ -72,6 +72,30 @@ def rollout(data, split, weights, out, count, frames, batch, seed) -> None:
     config = FollowConfig(clips=count, frames=frames, batch=batch, seed=seed)
     evaluate_following(world, clips, config, Path(out), click.echo)
     _show(out, "rollout")
+
+
+@command.command(help="Write one frame, read it later, compare all ways to read.")
+@_shared
+@click.option("--quick", is_flag=True, help="One pair of frames of every third clip.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def read(data, split, weights, out, quick, as_json) -> None:
+    """Measures reads of one written frame."""
+    import json
+    from pathlib import Path
+
+    world, clips = _open(weights, data, split)
+
+    from mirage_jax.eval import report
+    from mirage_jax.eval.read import ReadConfig, evaluate_read
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    results = evaluate_read(world, clips, ReadConfig(quick=quick), Path(out), say)
+    if as_json:
+        click.echo(json.dumps(report.jsonable(results), indent=2))
+    else:
+        _show(out, "read")
 
 
 @command.command(help="Reconstruct clips, with the PCA codec of the same sizes beside it.")
