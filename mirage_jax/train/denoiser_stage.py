@@ -87,8 +87,8 @@ class DenoiserObjective:
         linear = isinstance(world.codec, CodecConfig)
         self._weights = pca.channel_weights(codec.params) if linear else jnp.ones(())
         self._seed = world.seed
-        # In which clips are drawn; replaced where they are a mixture.
-        self.order = ClipOrder((latents.clips,))
+        # In which clips are drawn; None: all of them in the order of one source.
+        self.order: ClipOrder | None = None
         self.draws = given is None
         self._axes = tuning.logical_axes(world, self.stage)
         self._given = given or functools.partial(start.drawn_params, world)
@@ -163,7 +163,8 @@ class DenoiserObjective:
 
     def clips(self, step: int) -> np.ndarray:
         """Return the index of each row's clip among the training clips [b]."""
-        return self.order.indices(self._seed, step, self.stage.batch)
+        order = self.order or ClipOrder((self._latents.clips,))
+        return order.indices(self._seed, step, self.stage.batch)
 
     def validate(
         self, params: Any, fixed: Any, step: int, directory: Path | None

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from blank_latents import blank_latents
 
+from mirage_jax.distributed.mesh import make_mesh
 from mirage_jax.models import functional
-from mirage_jax.plan import operations
+from mirage_jax.plan import operations, steps
 from mirage_jax.train import config as config_lib
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.latents import CodecWeights
@@ -72,3 +73,10 @@ def test_operations_of_an_update_are_those_that_the_compiler_counts(remat):
     if remat == "none":
         assert counted.model == counted.executed
     assert counted.tokens == 24 * (4 * 2 + 4 * 3)  # 24 a frame, first chunks and later ones
+
+
+def test_an_update_is_compiled_from_shapes_alone_without_a_clip_or_a_parameter():
+    world = config_lib.from_dict(config_lib.WorldConfig, VALUES)
+    compiled = steps.compile_training(world, "denoiser", make_mesh(world.mesh, jax.devices()[:1]))
+    held = jax.tree.leaves(functional.abstract_params(world.denoiser))
+    assert compiled.held["parameters trained"] == sum(4 * leaf.size for leaf in held)
