@@ -10,7 +10,7 @@ Read next: `rollout.py` (bytes).
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from benchmarks import timing
 from benchmarks.memory import scenes, stored
 from benchmarks.memory.read_speed import read_jit
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.memory.state import LatentMemory, MemoryConfig, empty
+from mirage_jax.memory.state import LatentMemory, MemoryConfig
 from mirage_jax.memory.write import WriteReport, write_frames
 
 _ROOM_ROWS = 100_000
@@ -38,13 +38,36 @@ def _write_frames(
     return write_frames(memory, latents, depth, keep, camera, config, 1)
 
 
-def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
-    """Time reads and writes at each number of stored rows.
+class City(NamedTuple):
+    """A memory of whole rooms, and its config."""
 
-    Each memory has room for its rows and for the chunks that the timed writes add.
+    memory: LatentMemory
+    config: MemoryConfig
+
+
+def prepare(count: int, rounds: int) -> City:
+    """Fill a memory, and compile what `measure` runs on it.
+
+    It has room for its rows and for the chunks that the timed writes add.
 
     Args:
-        counts: rows stored, ascending multiples of 1e5.
+        count: rows to store, a multiple of 1e5.
+        rounds: timed rounds.
+    """
+    spare = 5 * (rounds + 2) * _FRAMES * scenes.GRID_HW[0] * scenes.GRID_HW[1]
+    config = MemoryConfig(count + spare, scenes.CHANNELS, token_dtype="bfloat16")
+    # A write uses the memory up, so it is compiled on another one.
+    _write_frames(stored.empty(config), *_chunk(), config)
+    memory = city(count, config)
+    read_jit(memory, scenes.room_camera(), scenes.GRID_HW, config)
+    return City(memory, config)
+
+
+def measure(cities: dict[int, City], rounds: int) -> dict[str, Any]:
+    """Time reads and writes at each number of stored rows.
+
+    Args:
+        cities: by rows stored, ascending; their memories are used up.
         rounds: timed rounds.
 
     Returns:
@@ -53,36 +76,19 @@ def measure(counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
     """
     print("growth: rooms of 1e5 rows, bfloat16 tokens; the camera sees one room")
     ms: dict[str, dict[str, float]] = {}
-    for count in counts:
-        config = _config(count, rounds)
-        memory = city(count, config)
+    for count, (memory, config) in cities.items():
         ms[f"{count:.0e}"] = _time_reads(memory, config, rounds)
         ms[f"{count:.0e}"]["write"] = _time_write(memory, config, rounds)
         print(f"  {count:>10,} rows: " + _listed(ms[f"{count:.0e}"]) + " ms")
-    first, last = (ms[f"{counts[i]:.0e}"] for i in (0, -1))
+    first, last = (list(ms.values())[i] for i in (0, -1))
     growth = {name: round(last[name] / first[name], 2) for name in first}
     print(f"  last over first: {_listed(growth)}")
     return {"ms": ms, "growth": growth}
 
 
-def compile_ahead(counts: tuple[int, ...], rounds: int) -> None:
-    """Compile what `measure` runs, on memories without rows."""
-    for count in counts:
-        config = _config(count, rounds)
-        memory = stored.filled(np.zeros((0, 3), np.float32), config)
-        read_jit(memory, scenes.room_camera(), scenes.GRID_HW, config)
-        _write_frames(memory, *_chunk(), config)
-
-
-def _config(count: int, rounds: int) -> MemoryConfig:
-    """Return a config with room for rows and for the chunks of timed writes."""
-    spare = 5 * (rounds + 2) * _FRAMES * scenes.GRID_HW[0] * scenes.GRID_HW[1]
-    return MemoryConfig(count + spare, scenes.CHANNELS, token_dtype="bfloat16")
-
-
 def city(rows: int, config: MemoryConfig) -> LatentMemory:
     """Return a memory of whole rooms, 1e5 rows each."""
-    memory = empty(config)
+    memory = stored.empty(config)
     for number in range(rows // _ROOM_ROWS):
         points = scenes.city_room(number, _ROOM_ROWS)
         memory = stored.extend(memory, points, config, number * _ROOM_ROWS)

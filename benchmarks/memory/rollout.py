@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.memory import scenes
+from benchmarks.memory import scenes, stored
 from benchmarks.memory.read_speed import read_jit
 from mirage_jax.data import procedural
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.projection import project, unproject
 from mirage_jax.memory.files import nbytes
-from mirage_jax.memory.state import LatentMemory, MemoryConfig, empty
+from mirage_jax.memory.state import LatentMemory, MemoryConfig
 from mirage_jax.memory.write import write_frames
 
 CHUNKS, REVISIT = 20, 10
@@ -136,12 +136,12 @@ def render(poses: np.ndarray, hw: tuple[int, int]) -> Frames:
     """Return exact depth of the room on an h x w grid."""
     config = procedural.ProceduralConfig(height=hw[0], width=hw[1], supersample=1, focal=0.75)
     scene = procedural.make_scene(_SEED, config)
-    views = [procedural.render_view(scene, pose, config) for pose in poses]
+    views = [procedural.render_depth(scene, pose, config) for pose in poses]
     intrinsics = np.broadcast_to(config.intrinsics, (len(poses), 3, 3))
     return Frames(
         Camera(poses.astype(np.float32), np.ascontiguousarray(intrinsics)),
-        np.stack([view.depth for view in views]).astype(np.float32),
-        np.stack([~view.moving for view in views]),
+        np.stack([depth for depth, _ in views]).astype(np.float32),
+        np.stack([~moving for _, moving in views]),
     )
 
 
@@ -163,7 +163,7 @@ def views_of(poses: np.ndarray) -> Views:
 
 def remember(walk: Frames, config: MemoryConfig) -> tuple[LatentMemory, Usage]:
     """Write a walk chunk by chunk."""
-    memory = empty(config)
+    memory = stored.empty(config)
     rows, size = [], []
     for chunk in range(CHUNKS):
         first = chunk * _NEW_FRAMES

@@ -11,13 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.memory.scenes import CHANNELS, GRID_HW, tokens_of
-from mirage_jax.memory.state import LatentMemory, MemoryConfig, empty, release_config
+from mirage_jax.memory import state
+from mirage_jax.memory.state import LatentMemory, MemoryConfig, release_config
 from mirage_jax.memory.write import Rows, write
 
 # Room for the points of any scene (`scenes.py`), as a share of those in view.
 _ROOM = 1.05
 
 CHUNK_ROWS = 9 * GRID_HW[0] * GRID_HW[1]
+
+# One program for all tables: by itself each of them would be compiled.
+empty = jax.jit(state.empty, static_argnums=0)
 
 _write = functools.partial(jax.jit, static_argnums=2, donate_argnums=0)(write)
 

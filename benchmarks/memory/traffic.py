@@ -8,6 +8,7 @@ Read next: `mirage_jax/ops/rasterize_points/traffic.py`.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from benchmarks.memory import scenes, stored
@@ -20,6 +21,8 @@ _SCENES: dict[str, Callable[[int], scenes.Points]] = {
     "volume": scenes.frustum_volume,
     "surface": scenes.single_surface,
 }
+
+_list_pages = jax.jit(list_pages, static_argnums=2)
 
 
 def measure(count: int) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def measure(count: int) -> dict[str, Any]:
         config = stored.config_for(count)
         pages = page_table(stored.filled(points.positions, config))
         grid = CellGrid(*scenes.GRID_HW, config.rounding)
-        work = list_pages(jnp.asarray(pages.bounds), points.camera, grid)
+        work = _list_pages(jnp.asarray(pages.bounds), points.camera, grid)
         moved = count_traffic(pages, points.camera, grid, work)
         result[name] = {**moved._asdict(), "over_least": moved.page_bytes / moved.least_bytes}
         print(f"  {name}: {moved}")

@@ -141,16 +141,45 @@ def render_view(
         config: size of the picture.
         frame: time, which decides where the moving box is.
     """
-    centre_rays = _pixel_rays(config, cam_to_world, np.array([0.5]))
-    depth, box, face = _intersect(scene, frame, cam_to_world[:3, 3], centre_rays)
+    depth, box, face = _see_centers(scene, cam_to_world, config, frame)
     offsets = (np.arange(config.supersample) + 0.5) / config.supersample
     rays = _pixel_rays(config, cam_to_world, offsets)
     color = _shade(scene, frame, cam_to_world[:3, 3], rays).mean(axis=0)
-    kind = np.full(depth.shape[1:], WALL, np.uint8)
-    kind[(box[0] == 0) & (face[0] == 4)] = FLOOR
-    kind[(box[0] == 0) & (face[0] == 5)] = CEILING
-    moving = (box[0] == len(scene.low) - 1) & (scene.sway_rate != 0)
-    return View(np.rint(color).astype(np.uint8), depth[0], kind, moving)
+    kind = np.full(depth.shape, WALL, np.uint8)
+    kind[(box == 0) & (face == 4)] = FLOOR
+    kind[(box == 0) & (face == 5)] = CEILING
+    return View(np.rint(color).astype(np.uint8), depth, kind, _moves(scene, box))
+
+
+def render_depth(
+    scene: Scene,
+    cam_to_world: Float[np.ndarray, "4 4"],
+    config: ProceduralConfig = ProceduralConfig(),
+    *,
+    frame: int = 0,
+) -> tuple[Float[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
+    """Return depth and the moving mask of `render_view`, without its cost of colours.
+
+    Args:
+        scene: the boxes.
+        cam_to_world: the camera, which must be inside the room and outside the boxes.
+        config: size of the picture.
+        frame: time, which decides where the moving box is.
+    """
+    depth, box, _ = _see_centers(scene, cam_to_world, config, frame)
+    return depth, _moves(scene, box)
+
+
+def _see_centers(
+    scene: Scene, cam_to_world: np.ndarray, config: ProceduralConfig, frame: int
+) -> list[np.ndarray]:
+    """Return depth, box and face [H,W] at the pixels' centres."""
+    rays = _pixel_rays(config, cam_to_world, np.array([0.5]))
+    return [part[0] for part in _intersect(scene, frame, cam_to_world[:3, 3], rays)]
+
+
+def _moves(scene: Scene, box: np.ndarray) -> np.ndarray:
+    return (box == len(scene.low) - 1) & (scene.sway_rate != 0)
 
 
 def default_walk(seed: int, config: ProceduralConfig = ProceduralConfig()) -> np.ndarray:

@@ -13,6 +13,7 @@ from mirage_jax.data.procedural import (
     make_scene,
     moving_box_center,
     render_clip,
+    render_depth,
     render_view,
 )
 from mirage_jax.data.source import open_clips
@@ -78,6 +79,9 @@ def test_the_moving_mask_is_exactly_where_the_box_changes_the_view():
         view = render_view(scene, cameras[frame], CONFIG, frame=frame)
         empty = render_view(away, cameras[frame], CONFIG, frame=frame)
         np.testing.assert_array_equal(view.moving, view.depth != empty.depth)
+        depth, moving = render_depth(scene, cameras[frame], CONFIG, frame=frame)
+        np.testing.assert_array_equal(depth, view.depth)
+        np.testing.assert_array_equal(moving, view.moving)
         seen += view.moving.sum()
     assert seen > 0
     assert np.ptp([moving_box_center(scene, f)[:2] for f in range(60)], axis=0).max() > 0.5
