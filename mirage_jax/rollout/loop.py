@@ -83,8 +83,10 @@ class ChunkResult(NamedTuple):
         filled: the same without the learned read: the stored tokens as they are.
         visibility: [b, new, h, w] True where memory showed something.
         depth: [b, new, h, w] z-depth the new frames were written with.
+        keep: [b, new, h, w] True where they may be remembered.
         references: for each rollout the past latent frames that the denoiser was shown.
         seconds: step -> wall-clock seconds, compilation included.
+        cpu_seconds: step -> seconds of CPU that this process spent, all its threads together.
         rows: [b] rows in memory after the chunk.
         dropped: [b] rows dropped so far because memory was full.
     """
@@ -95,23 +97,29 @@ class ChunkResult(NamedTuple):
     filled: Float[np.ndarray, "b n h w c"]
     visibility: np.ndarray
     depth: np.ndarray
+    keep: np.ndarray
     references: References
     seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
     rows: Int[np.ndarray, " b"]
     dropped: Int[np.ndarray, " b"]
 
 
 class _Clock:
-    """Names wall-clock sections; waits for the arrays, else the time would be that of dispatch."""
+    """Times named sections; waits for the arrays, else the time would be that of dispatch."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self.cpu_seconds: dict[str, float] = {}
+        self._last = time.perf_counter(), time.process_time()
 
     def lap(self, name: str, arrays) -> None:
         jax.block_until_ready(arrays)
-        now = time.perf_counter()
-        self.seconds[name], self._last = now - self._last, now
+        now = time.perf_counter(), time.process_time()
+        self.seconds[name], self.cpu_seconds[name] = (
+            end - begin for begin, end in zip(self._last, now, strict=True)
+        )
+        self._last = now
 
 
 def start_rollout(
@@ -252,8 +260,10 @@ def _run_chunk(walk: _Walk, chunk: PlannedChunk, state: RolloutState) -> ChunkRe
         filled=np.asarray(seen.filled[:, new]),
         visibility=np.asarray(seen.read.visibility[:, new]),
         depth=np.asarray(depth[:, new]),
+        keep=np.asarray(keep[:, new]),
         references=references,
         seconds=clock.seconds,
+        cpu_seconds=clock.cpu_seconds,
         rows=np.asarray(memory.count),
         dropped=np.asarray(memory.dropped),
     )

@@ -9,7 +9,7 @@ from mirage_jax.rollout.decode import decode_latents
 from mirage_jax.rollout.loop import RolloutConfig, rollout
 from tests.tiny_world import batched, flat_scene, sideways_and_back, tiny_world
 
-FRAMES = 17
+FRAMES = 9
 
 
 @pytest.fixture(scope="module")
