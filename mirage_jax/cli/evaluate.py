@@ -1,6 +1,8 @@
 """`mirage evaluate`: measures a world on recorded clips it was not trained on.
 
-Flags are checked here; the work is in `mirage_jax/eval/`. Reports are JSON, Markdown and a PNG.
+Flags are checked here; the work is in `mirage_jax/eval/`. The protocols (`nvs`, `revisit`,
+`camera`, `motion`) have fixed scenes and seeds, go on where they stopped, and end with a page; the
+others write JSON, Markdown and a PNG.
 """
 
 from __future__ import annotations
@@ -28,29 +30,82 @@ _views = click.option("--batch", type=click.IntRange(min=1), default=8, show_def
 _seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 
 
-@click.group(help="Measure revisits, camera following, reads and the codec.")
+@click.group(help="Measure revisits, camera following, motion, reads and the codec.")
 def command() -> None:
     """Measures a world."""
 
 
+def _numbers(ctx, param, value) -> tuple[int, ...] | None:
+    """Parse "0,1,2"."""
+    try:
+        return None if value is None else tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"got {value!r}, expected numbers such as 0,1,2") from error
+
+
+def _protocol(function):
+    """Add the options that every protocol has."""
+    options = (
+        _shared,
+        click.option("--config", help="Config and variant that the weights must be of."),
+        click.option("--quick", is_flag=True, help="Few scenes, one seed, two systems: minutes."),
+        click.option("--seeds", callback=_numbers, help="Default: those of the protocol."),
+        click.option("--scenes", type=click.IntRange(min=1), help="The first so many of the list."),
+        click.option("--systems", help="Names with commas, such as latent,no_memory."),
+        click.option("--items", type=click.Path(), help="List of scenes of another data set."),
+        click.option("--lpips", envvar="MIRAGE_LPIPS", help="File of true LPIPS weights."),
+        click.option("--json", "as_json", is_flag=True, help="End with one JSON object."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@command.command(help="Follow recorded paths; compare every frame with the true one.")
+@_protocol
+def nvs(**flags) -> None:
+    """Measures novel views."""
+    _run_protocol("nvs", **flags)
+
+
 @command.command(help="Leave a view, come back, compare the last frame with the first.")
-@_shared
-@click.option("--views", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--chunks", type=click.IntRange(min=1), default=4, show_default=True)
-@click.option("--path", default="out-and-back", show_default=True, help="A preset that closes.")
-@_views
-@_seed
-def revisit(data, split, weights, out, views, chunks, path, batch, seed) -> None:
+@_protocol
+@click.option("--laps", type=click.IntRange(min=1), help="How often the path is walked.")
+def revisit(**flags) -> None:
     """Measures closed-loop revisits."""
+    _run_protocol("revisit", **flags)
+
+
+@command.command(help="Find the camera in generated frames; compare with the one asked for.")
+@_protocol
+def camera(**flags) -> None:
+    """Measures camera errors."""
+    _run_protocol("camera", **flags)
+
+
+@command.command(help="Compare motion from frame to frame with that of the true frames.")
+@_protocol
+def motion(**flags) -> None:
+    """Measures motion."""
+    _run_protocol("motion", **flags)
+
+
+@command.command(help="List the usable scenes of a data set, for --items.")
+@click.option("--data", default="data/doom", show_default=True, help="Dataset folder.")
+@click.option("--split", default="val", show_default=True, help="Split of the dataset.")
+@click.option("--out", required=True, type=click.Path(), help="File to write.")
+@click.option("--middles", is_flag=True, help="Also start in the middle of clips.")
+def items(data, split, out, middles) -> None:
+    """Writes a list of scenes."""
     from pathlib import Path
 
-    world, clips = _open(weights, data, split)
+    from mirage_jax.data.source import open_clips
+    from mirage_jax.eval.protocols import list_items, write_items
 
-    from mirage_jax.eval.revisit import RevisitConfig, evaluate_revisit
-
-    config = RevisitConfig(views=views, chunks=chunks, batch=batch, seed=seed, path=path)
-    evaluate_revisit(world, clips, config, Path(out), click.echo)
-    _show(out, "revisit")
+    clips = cast(Sequence[Any], open_clips(data, split))
+    found = list_items(clips, (0.0, 0.5) if middles else (0.0,))
+    write_items(found, Path(out))
+    click.echo(f"{len(found)} scenes written to {out}")
 
 
 @command.command(help="Follow recorded paths and compare with the true frames.")
@@ -121,6 +176,63 @@ def codec(data, split, weights, out, frames, fit_split) -> None:
     clips, fit = (cast(Sequence[Any], open_clips(data, name)) for name in (split, fit_split))
     evaluate_codec(spec, params, clips, fit, Path(out), frames=frames)
     _show(out, "codec")
+
+
+def _run_protocol(name, **flags) -> None:
+    """Run a protocol and write what it found."""
+    import dataclasses
+    import json
+    import sys
+    from pathlib import Path
+
+    from mirage_jax.eval.protocols import load_protocol
+
+    given = {key: flags.get(key) for key in ("seeds", "laps")} | {"items": flags["scenes"]}
+    if flags["systems"]:
+        given["systems"] = tuple(flags["systems"].split(","))
+    listed = Path(flags["items"]) if flags["items"] else None
+    protocol = load_protocol(name, quick=flags["quick"], path=listed)
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    protocol = dataclasses.replace(
+        protocol, setting=dataclasses.replace(protocol.setting, **changes)
+    )
+    world, clips = _open(flags["weights"], flags["data"], flags["split"])
+    if flags["config"]:
+        _check_config(flags["config"], world)
+
+    from mirage_jax.eval.metrics.lpips import Lpips
+    from mirage_jax.eval.run_protocol import RunOptions, run_protocol
+    from mirage_jax.eval.write_results import write_results
+
+    laps = protocol.setting.laps
+    folder = Path(flags["out"]) / (name if laps == 1 else f"{name}_laps{laps}")
+    lpips = Lpips(flags["lpips"]) if flags["lpips"] else None
+    options = RunOptions(folder, lpips, lambda line: click.echo(line, err=flags["as_json"]))
+    results = run_protocol(world, clips, protocol, options)
+    command_line = "mirage " + " ".join(sys.argv[1:])
+    facts = {"world": world.spec.name, "split": flags["split"], "command": command_line}
+    values = write_results(results, protocol, folder, facts)
+    if flags["as_json"]:
+        click.echo(json.dumps(values))
+    else:
+        click.echo((folder / "table.md").read_text())
+        click.echo(f"look at {folder / 'report.html'}")
+
+
+def _check_config(config, world) -> None:
+    """Refuse weights of another config."""
+    from mirage_jax.rollout.world import world_spec
+    from mirage_jax.train import config as config_lib
+
+    expected = world_spec(config_lib.load(config))
+    different = [
+        name for name in vars(expected) if getattr(expected, name) != getattr(world.spec, name)
+    ]
+    if different:
+        raise ValueError(
+            f"--config: got {config}, which differs from the world's own in "
+            f"{', '.join(different)}; leave the option out to measure the weights as they are"
+        )
 
 
 def _open(weights, data, split):

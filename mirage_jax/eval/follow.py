@@ -12,7 +12,7 @@ Every row has PSNR over whole frames, and at the frames that have a camera in th
 last of each group) over the cells that memory showed (`visible`) and the others (`hidden`).
 By-distance tables group those frames by how far their camera is from the nearest view written
 before their chunk: travel over the scene's typical depth plus angle in radians.
-Read next: `mirage_jax/eval/revisit.py`.
+Read next: `mirage_jax/eval/scores/follow.py`, the protocol with fixed scenes.
 """
 
 from __future__ import annotations

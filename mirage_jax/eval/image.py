@@ -11,7 +11,7 @@
 
 Frames are uint8 [..., H, W, 3]. Nothing here needs a downloaded network: there is no LPIPS under
 another name.
-Read next: `mirage_jax/eval/revisit.py`.
+Read next: `mirage_jax/eval/metrics/`, `mirage_jax/eval/scores/`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def psnr(
         ValueError: shapes differ or frames are not uint8.
     """
     _check_pair(a, b)
-    error = np.mean(((a.astype(np.float32) - b.astype(np.float32)) / 255.0) ** 2, axis=(-3, -2, -1))
+    square = ((a.astype(np.float32) - b.astype(np.float32)) / 255.0) ** 2
+    error = np.mean(square, axis=(-3, -2, -1), dtype=np.float64)
     floor = 10.0 ** (-PSNR_OF_EQUAL_FRAMES / 10.0)
     return -10.0 * np.log10(np.maximum(error, floor))
 

@@ -2,7 +2,7 @@
 
 A table is a mapping row -> metric -> list of one value per view; rows are compared on the same
 views.
-Read next: `mirage_jax/eval/revisit.py`.
+Read next: `mirage_jax/eval/follow.py`; protocols have `mirage_jax/eval/summary.py`.
 """
 
 from __future__ import annotations

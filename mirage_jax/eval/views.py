@@ -3,7 +3,7 @@
 A view is one frame of a clip with its depth, camera and mask; moving things are not remembered,
 things that stand (sprites too) are. Clips are read in order, so an evaluation of n views always
 uses the same ones.
-Read next: `mirage_jax/eval/revisit.py`, `mirage_jax/eval/follow.py`.
+Read next: `mirage_jax/eval/cases.py`, `mirage_jax/eval/follow.py`.
 """
 
 from __future__ import annotations

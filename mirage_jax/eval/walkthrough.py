@@ -3,7 +3,7 @@
 Rolls out along a path, repeats it with memory switched off where that is wanted, measures the
 return where the path closes, and writes video, contact sheet, cameras, memory, point cloud and
 metrics. State is saved after every chunk, so a stopped walk goes on where it was.
-Read next: `mirage_jax/rollout/loop.py`, `mirage_jax/eval/revisit.py` (the same over many scenes).
+Read next: `mirage_jax/rollout/loop.py`, `mirage_jax/eval/scores/comeback.py` (over many scenes).
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from tiny_world import HW, flat_scene, tiny_world, wall_clip
 
 from mirage_jax.eval.codec import evaluate_codec
 from mirage_jax.eval.follow import FollowConfig, evaluate_following, written_view_distance
-from mirage_jax.eval.revisit import RevisitConfig, evaluate_revisit
 from mirage_jax.eval.views import clip_scene, overlap, pick_views
 from mirage_jax.eval.walkthrough import WalkConfig, farthest_frame, walk
 from mirage_jax.geometry.camera import index_camera
@@ -50,18 +49,6 @@ def test_walk_that_does_not_return_has_no_revisit_numbers(tmp_path):
         tiny_world(), flat_scene(), _cameras("forward", 9), WalkConfig(compare=False), tmp_path
     )
     assert set(metrics["revisit"].values()) == {None}
-
-
-def test_revisit_reports_every_row(tmp_path):
-    config = RevisitConfig(views=2, chunks=3, batch=1)
-    results = evaluate_revisit(tiny_world(), CLIPS, config, tmp_path)
-    rows = results["rows"]
-    assert set(rows) >= {"memory on", "memory off", "read", "raw read", "copy", "ceiling"}
-    assert rows["copy"]["psnr"]["mean"] == pytest.approx(100.0)
-    assert all(row["psnr"]["count"] == 2 for row in rows.values())
-    assert results["protocol"]["farthest_overlap_max"] == 0
-    assert (tmp_path / "revisit.png").exists()
-    assert "memory on over memory off" in (tmp_path / "revisit.md").read_text()
 
 
 def test_following_reports_every_row_and_distance(tmp_path):

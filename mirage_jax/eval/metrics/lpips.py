@@ -10,6 +10,7 @@ Read next: `lpips_files.py` for the weights.
 from __future__ import annotations
 
 import functools
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,15 @@ class Lpips:
 
     Attributes:
         name: key of its values, `lpips_alex` or `lpips_vgg`.
+        checksum: of the weights.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Read weights, see `load_weights` for what is accepted."""
         net, arrays = load_weights(path)
         self.name = f"lpips_{net}"
+        data = b"".join(arrays[name].tobytes() for name in sorted(arrays))
+        self.checksum = f"{net}-{zlib.crc32(data):08x}"
         self._weights = {name: jnp.asarray(value) for name, value in arrays.items()}
         self._distance = jax.jit(functools.partial(_distance, net))
 
