@@ -1,12 +1,15 @@
 """The command line turns mistakes of the user into one message and exit code 2."""
 
 import types
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from mirage_jax.cli import main
+
+CONFIG = Path(__file__).parents[1] / "configs" / "procedural.py"
 
 
 @pytest.fixture
@@ -66,3 +69,13 @@ def test_help_lists_every_command_with_its_line():
     for name, (_, text) in main.COMMANDS.items():
         assert name in result.output
         assert text in result.output
+
+
+def test_a_folder_of_data_that_no_stage_would_read_is_refused(tmp_path):
+    fixed = ["train", "--config", str(CONFIG), "--stage", "codec"]
+    fixed += ["--workdir", str(tmp_path / "run"), "--data", str(tmp_path)]
+    result = CliRunner().invoke(main.cli, fixed)
+    assert result.exit_code == 2
+    assert "--data" in result.output
+    assert "procedural (data.source) and no folder is read" in " ".join(result.output.split())
+    assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Flags that say where depth comes from and how it is to be read, shared by all commands with it.
+"""Flags of depth, masks and sky: where they come from and how they are to be read.
 
 Read next: `mirage_jax/geometry/depth_files/depth_maps.py`, `mirage_jax/rollout/depth_sources.py`.
 """
@@ -31,6 +31,42 @@ def resolve_depth_reading(words: tuple[str, ...]) -> Any:
     from mirage_jax.geometry.depth_files import depth_reading_of
 
     return depth_reading_of(words)
+
+
+def mask_flags(text: str) -> Callable[[Callable], Callable]:
+    """Add --mask and --mask-as; `text` says what the file holds."""
+
+    def add(command: Callable) -> Callable:
+        for option in (
+            click.option(
+                "--mask-as",
+                type=click.Choice(("keep", "moving")),
+                help="What non-zero means in --mask, where the file does not say.",
+            ),
+            click.option("--mask", type=click.Path(), help=text),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def sky_flags(command: Callable) -> Callable:
+    """Add --sky and --sky-beyond."""
+    for option in (
+        click.option(
+            "--sky-beyond",
+            type=click.FloatRange(min=0, min_open=True),
+            help="z-depth from which on everything is sky, scene units; default: the world's.",
+        ),
+        click.option(
+            "--sky",
+            type=click.Choice(("far", "unknown")),
+            help="Remember sky as a surface far away, or not at all; default: the world's.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def near_far_flag(command: Callable) -> Callable:

@@ -12,7 +12,13 @@ from typing import Any
 import click
 
 from mirage_jax.cli.camera_flags import parse_intrinsics
-from mirage_jax.cli.depth_flags import depth_reading_flags, near_far_flag, resolve_depth_reading
+from mirage_jax.cli.depth_flags import (
+    depth_reading_flags,
+    mask_flags,
+    near_far_flag,
+    resolve_depth_reading,
+    sky_flags,
+)
 from mirage_jax.cli.prompt_flags import prompt_flags, resolve_prompts
 
 _DEFAULT_FRAMES = 65
@@ -23,7 +29,8 @@ _DEFAULT_FRAMES = 65
 @click.option("--depth", help="Depth of a picture: a file, hf:MODEL (Hugging Face), or latent.")
 @depth_reading_flags
 @near_far_flag
-@click.option("--mask", type=click.Path(), help="Of a picture: non-zero where content is static.")
+@mask_flags("What may be remembered, one for each frame of the path or one for all.")
+@sky_flags
 @click.option("--intrinsics", callback=parse_intrinsics, help="Of a picture: fx,fy,cx,cy.")
 @click.option("--fov", type=float, help="Of a picture: horizontal field of view, degrees.")
 @click.option(
@@ -73,16 +80,16 @@ _DEFAULT_FRAMES = 65
 )
 @click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
 def command(
-    scene, depth, depth_words, depth_device, near_far, mask, intrinsics, fov, path, path_as,
-    path_smooth, path_depth, align_depth, frames, seed, out, weights, steps, solver, guidance,
-    no_memory, no_compare, resume, save, fps, **text,
+    scene, depth, depth_words, depth_device, near_far, mask, mask_as, sky, sky_beyond, intrinsics,
+    fov, path, path_as, path_smooth, path_depth, align_depth, frames, seed, out, weights, steps,
+    solver, guidance, no_memory, no_compare, resume, save, fps, **text,
 ) -> None:  # fmt: skip
     """Walks through a scene."""
     from pathlib import Path
 
     from mirage_jax import estimate
     from mirage_jax.geometry.camera_files import reading_of
-    from mirage_jax.rollout import depths, new_scene, outputs, paths, photo, shipped
+    from mirage_jax.rollout import depths, masks, new_scene, outputs, paths, photo, shipped
     from mirage_jax.rollout import scene as scene_lib
     from mirage_jax.rollout import world as world_lib
 
@@ -90,13 +97,13 @@ def command(
     source = shipped.find_scene(scene)
     folder = Path(weights) if weights else shipped.DEFAULT_WORLD
     reading = resolve_depth_reading(depth_words)
-    picture = scene_lib.PictureOptions(
-        mask=mask, lens=photo.Lens(intrinsics, fov), near_far=near_far or None
-    )
+    picture = scene_lib.PictureOptions(lens=photo.Lens(intrinsics, fov), near_far=near_far or None)
     request = new_scene.SceneRequest(depth, reading, depth_device, picture, folder)
     asked = {"steps": steps, "solver": solver, "guidance": guidance}
-    spec = _with_sampling(world_lib.load_spec(folder), asked)
-    start = scene_lib.fit_scene(new_scene.open_scene(source, request, _note), spec.frame_hw)
+    writing = {"sky": sky, "sky_beyond": sky_beyond}
+    spec = _as_asked(world_lib.load_spec(folder), asked, writing)
+    loaded = new_scene.open_scene(source, request, _note)
+    start = scene_lib.fit_scene(loaded, spec.frame_hw)
     walked = paths.resolve_path(
         path,
         start,
@@ -106,6 +113,8 @@ def command(
         reading=reading_of(path_as),
         smooth=path_smooth,
     )
+    kept = None if mask is None else _masks((mask, mask_as), loaded, walked, spec)
+    start = start if kept is None else masks.masked_start(start, kept)
     click.echo(f"scene {source}, world {folder}, path {path}, seed {seed}")
     for line in walked.notes:
         _note(line)
@@ -125,18 +134,35 @@ def command(
         prompts=plan,
     )
     wanted = depths.PathDepthRequest(path_depth, reading, depth_device, align_depth, click.echo)
-    with depths.open_path_depth(spec, start, walked, wanted) as given:
-        metrics = walkthrough.walk(
-            world, start, walked.cameras, config, Path(out), click.echo, prompt, given
-        )
+    with depths.open_path_depth(spec, start, walked, wanted) as depth_given:
+        given = walkthrough.Given(prompt, depth_given, kept)
+        folder = Path(out)
+        metrics = walkthrough.walk(world, start, walked.cameras, config, folder, click.echo, given)
     click.echo(_summary(metrics))
     click.echo(f"written to {out}: video.mp4, sheet.png, memory.ply, metrics.json and more")
 
 
-def _with_sampling(spec: Any, asked: dict[str, Any]) -> Any:
-    """Return a spec with the settings of the solver that were given."""
-    changed = {name: value for name, value in asked.items() if value is not None}
-    return dataclasses.replace(spec, sampling=dataclasses.replace(spec.sampling, **changed))
+def _as_asked(spec: Any, sampling: dict[str, Any], writing: dict[str, Any]) -> Any:
+    """Return a spec with the settings of the solver and of writes that were given."""
+
+    def changed(part: Any, values: dict[str, Any]) -> Any:
+        given = {name: value for name, value in values.items() if value is not None}
+        return dataclasses.replace(part, **given)
+
+    chunk = dataclasses.replace(spec.chunk, write=changed(spec.chunk.write, writing))
+    return dataclasses.replace(spec, sampling=changed(spec.sampling, sampling), chunk=chunk)
+
+
+def _masks(file: tuple[str, Any], scene: Any, walked: Any, spec: Any) -> Any:
+    """Read masks and bring them to the frames of the path."""
+    from mirage_jax.geometry.mask_files import read_masks
+    from mirage_jax.rollout.masks import fit_masks
+
+    found = read_masks(*file)
+    _note(found.note)
+    if spec.chunk.write.masks == "start":
+        _note(f"the world {spec.name} is run with masks of the start picture alone")
+    return fit_masks(found, scene, walked, spec)
 
 
 def _note(line: str) -> None:

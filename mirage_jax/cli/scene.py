@@ -13,7 +13,12 @@ from typing import Any
 import click
 
 from mirage_jax.cli.camera_flags import parse_intrinsics, parse_size
-from mirage_jax.cli.depth_flags import depth_reading_flags, near_far_flag, resolve_depth_reading
+from mirage_jax.cli.depth_flags import (
+    depth_reading_flags,
+    mask_flags,
+    near_far_flag,
+    resolve_depth_reading,
+)
 
 # A scene keeps the photograph's aspect and at most so many pixels along its longer side.
 _LONGEST = 1280
@@ -32,7 +37,7 @@ def command() -> None:
 @near_far_flag
 @click.option("--align-to", type=click.Path(path_type=Path), help="Known depth, maybe sparse.")
 @click.option("--align-to-as", multiple=True, metavar="WORD", help="How to read it.")
-@click.option("--mask", type=click.Path(path_type=Path), help="Non-zero where content is static.")
+@mask_flags("What of PHOTO may be remembered: a picture, .npy, .npz or mask.zip.")
 @click.option("--drop-edges", is_flag=True, help="Do not remember pixels beside depth edges.")
 @click.option("--intrinsics", callback=parse_intrinsics, help="fx,fy,cx,cy in pixels of PHOTO.")
 @click.option("--fov", type=float, help="Horizontal field of view, degrees.")
@@ -40,8 +45,9 @@ def command() -> None:
 @click.option("--weights", type=click.Path(path_type=Path), help="World to take the size of.")
 def new(
     photo: Path, target: Path, depth: str, depth_words: tuple[str, ...], depth_device: str,
-    near_far: Any, align_to: Path | None, align_to_as: tuple[str, ...], mask: Path | None,
-    drop_edges: bool, intrinsics: Any, fov: float | None, size: Any, weights: Path | None,
+    near_far: Any, align_to: Path | None, align_to_as: tuple[str, ...], mask: str | None,
+    mask_as: Any, drop_edges: bool, intrinsics: Any, fov: float | None, size: Any,
+    weights: Path | None,
 ) -> None:  # fmt: skip
     """Make the scene TARGET/geometry.npz from PHOTO, for `mirage generate --scene TARGET`.
 
@@ -58,6 +64,7 @@ def new(
 
     picture = scene_lib.PictureOptions(
         mask=mask,
+        mask_as=mask_as,
         lens=photo_lib.Lens(intrinsics, fov, assume=True),
         near_far=near_far or None,
         drop_edges=drop_edges,

@@ -97,11 +97,11 @@ def command(config, stage, workdir, weights, processes, **flags) -> None:
     }
     if flags["mesh"]:
         overrides |= {f"mesh.{axis}": size for axis, size in parse_mesh(flags["mesh"]).items()}
+    loaded = config_lib.load(config)
     if flags["data"]:
         overrides["data.mixture"] = ()
-    world = config_lib.replace(
-        config_lib.load(config), {k: v for k, v in overrides.items() if v is not None}
-    )
+        _check_reads_data(loaded.data, flags["data"], config)
+    world = config_lib.replace(loaded, {k: v for k, v in overrides.items() if v is not None})
 
     with joined(processes) as report:
         from mirage_jax import estimate
@@ -127,6 +127,16 @@ def command(config, stage, workdir, weights, processes, **flags) -> None:
             report(f"{reason.name.lower()}: saved; the same command goes on from here")
     if reason.name in _ENDS:
         raise SystemExit(_ENDS[reason.name])
+
+
+def _check_reads_data(data, folder: str, config: str) -> None:
+    if data.source != "recorded":
+        raise click.BadParameter(
+            f"got {folder}, but the clips of {config} are {data.source} (data.source) and no "
+            "folder is read, expected data.source 'recorded'; drop --data, or choose a "
+            "config such as configs/doom.py:tiny",
+            param_hint="--data",
+        )
 
 
 def _watch_options(world, stage: str, profile: str | None, wandb: str):

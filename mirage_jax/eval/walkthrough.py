@@ -12,9 +12,10 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 from mirage_jax import config as config_lib
 from mirage_jax.eval import image, report
@@ -24,7 +25,9 @@ from mirage_jax.rollout import outputs, sheet, state_files
 from mirage_jax.rollout.chunk import Prompt, Providers, Start
 from mirage_jax.rollout.decode import decode_latents, reconstruct
 from mirage_jax.rollout.depths import EstimatedDepth, PathDepth, path_depth
+from mirage_jax.rollout.kept_out import WriteCounts, kept_out_text
 from mirage_jax.rollout.loop import ChunkResult, RolloutConfig, RolloutState, rollout, start_rollout
+from mirage_jax.rollout.masks import path_masks
 from mirage_jax.rollout.paths import closes
 from mirage_jax.rollout.plan import plan_chunks
 from mirage_jax.rollout.prompts import PromptPlan
@@ -61,10 +64,29 @@ class WalkConfig:
     prompts: PromptPlan | None = None
 
 
+class Given(NamedTuple):
+    """What is known along a path.
+
+    Attributes:
+        prompt: embeddings to follow; needed by worlds that read text.
+        depth: along the path, or a source that estimates it; needed by worlds without a depth head.
+        masks: [f, H, W] or [1, H, W] True where content may be remembered; None allows all. The
+            scene's own mask is to hold the first of them.
+    """
+
+    prompt: Prompt | None = None
+    depth: PathDepth | EstimatedDepth | None = None
+    masks: Bool[np.ndarray, "f H W"] | None = None
+
+
+_NOTHING = Given()
+
+
 @dataclasses.dataclass
 class _Walk:
-    """What one rollout left behind."""
+    """What one rollout left behind; `started` counts the write of the start picture."""
 
+    started: WriteCounts | None
     state: RolloutState
     results: list[ChunkResult]
     memories: list[Any]
@@ -78,8 +100,7 @@ def walk(
     config: WalkConfig,
     directory: Path,
     say: Say = lambda line: None,
-    prompt: Prompt | None = None,
-    depth: PathDepth | EstimatedDepth | None = None,
+    given: Given = _NOTHING,
 ) -> dict[str, Any]:
     """Walk along cameras through a scene and write everything into a folder.
 
@@ -90,8 +111,7 @@ def walk(
         config: how to run.
         directory: output folder, made if needed.
         say: receives progress lines.
-        prompt: embeddings to follow; needed by worlds that read text.
-        depth: along the path, or a source that estimates it; needed by worlds without a depth head.
+        given: what the world is told along the path.
 
     Returns:
         What metrics.json holds.
@@ -99,12 +119,12 @@ def walk(
     began = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
     start, stacked = stack_starts([scene]), Camera(*(leaf[None] for leaf in cameras))
-    main = _run(world, start, stacked, config, directory / outputs.STATE, say, (prompt, depth))
+    main = _run(world, start, stacked, config, directory / outputs.STATE, say, given)
     other = None
     if config.compare and config.memory:
         say("the same walk with memory off, to compare")
         off = dataclasses.replace(config, memory=False, resume=False)
-        other = _run(world, start, stacked, off, None, say, (prompt, depth))
+        other = _run(world, start, stacked, off, None, say, given)
     last_memory = main.memories[-1] if main.memories else outputs.single_memory(main.state.memory)
     saved = outputs.parse_saved(config.save)
     shown = _conditioning(world, main) if len(saved[0]) > 1 else None
@@ -112,6 +132,8 @@ def walk(
     say(f"videos: {', '.join(files)}")
     outputs.write_rollout(directory, world, cameras, last_memory)
     metrics = outputs.chunk_metrics(main.results, main.memories)
+    if main.started is not None:
+        metrics["memory"]["writes"]["start"] = main.started.of(0)
     metrics["revisit"] = _revisit(world, scene, cameras, main, other, config.memory)
     _write_sheet(directory / outputs.SHEET, world, scene, cameras, main, other)
     metrics["seed"] = config.seed
@@ -133,24 +155,31 @@ def _run(
     config: WalkConfig,
     state_path: Path | None,
     say: Say,
-    given: tuple[Prompt | None, PathDepth | EstimatedDepth | None],
+    given: Given,
 ) -> _Walk:
     run = RolloutConfig(seed=config.seed, memory=config.memory)
-    (prompt, depth), providers = given, None
-    mark = state_files.fingerprint(world, start, cameras, run, prompt, _marked(depth))
+    prompt, depth, masks = given
+    mark = state_files.fingerprint(
+        world, start, cameras, run, prompt, _marked(depth), None if masks is None else [masks]
+    )
     state = None
     if state_path is not None and config.resume and state_path.is_file():
         state = state_files.load_state(state_path, mark)
         say(f"going on after chunk {state.next_chunk}")
     if state is None:
         state = start_rollout(world, start, cameras, run)
+    started, providers = state.counts, Providers()
+    if started is not None and (text := kept_out_text(started)):
+        say(f"start picture:{text}")
     if isinstance(depth, EstimatedDepth):
         # A memory that stays empty fits nothing, which is not worth a line for each frame.
         asked = depth if config.memory else depth.silenced()
-        providers = Providers(depth=asked.provider(world, state.latents))
+        providers = providers._replace(depth=asked.provider(world, state.latents))
     elif depth is not None:
         keep = None if depth.keep is None else depth.keep[None]
-        providers = Providers(depth=path_depth(world.spec, depth.depth[None], keep))
+        providers = providers._replace(depth=path_depth(world.spec, depth.depth[None], keep))
+    if masks is not None:
+        providers = providers._replace(keep=path_masks(world.spec, masks[None]))
     plan = plan_chunks(cameras.cam_to_world.shape[1], world.spec.chunk)
     results, memories = [], []
     walked = rollout(world, start, cameras, run, providers=providers, prompt=prompt, state=state)
@@ -165,7 +194,7 @@ def _run(
             f"rows={int(result.rows[0])}{_more(result)} "
             f"seconds={sum(result.seconds.values()):.1f}"
         )
-    return _Walk(state, results, memories, decode_latents(world, state.latents)[0])
+    return _Walk(started, state, results, memories, decode_latents(world, state.latents)[0])
 
 
 def _marked(depth: PathDepth | EstimatedDepth | None) -> Iterable[Any] | None:
@@ -177,9 +206,10 @@ def _marked(depth: PathDepth | EstimatedDepth | None) -> Iterable[Any] | None:
 
 
 def _more(result: ChunkResult) -> str:
-    """Say which past frames were shown again, and what memory had no room for."""
+    """Say what was kept out, which past frames were shown again, and what had no room."""
     shown, dropped = result.references[0], int(result.dropped[0])
-    text = f" references={','.join(map(str, shown))}" if shown else ""
+    text = kept_out_text(result.state.counts)
+    text += f" references={','.join(map(str, shown))}" if shown else ""
     return f"{text} dropped={dropped}" if dropped else text
 
 

@@ -56,12 +56,25 @@ class WriteConfig:
             masks by nearest neighbour (release).
         masks: masks of what moves hold for "every" write, or for the "start" picture alone
             (release).
+        sky: "far": sky is remembered, as a surface so far away that it turns with the camera and
+            never moves past it; "unknown": it is not.
+        sky_beyond: z-depth in scene units from which on a cell is sky; None for the depth at which
+            sky is remembered (`world_model.FAR`).
     """
 
     start: Literal["held", "single"] = "held"
     start_twice: bool = False
     depth: Literal["surface", "bilinear"] = "surface"
     masks: Literal["every", "start"] = "every"
+    sky: Literal["far", "unknown"] = "far"
+    sky_beyond: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.sky_beyond is not None and not self.sky_beyond > 0:
+            raise ValueError(
+                f"write.sky_beyond: got {self.sky_beyond}, expected a positive distance in scene "
+                "units, or None"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

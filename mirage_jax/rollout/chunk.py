@@ -26,6 +26,7 @@ from mirage_jax import world_model
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory.read import MemoryRead
 from mirage_jax.memory.state import LatentMemory
+from mirage_jax.rollout.kept_out import count_write
 from mirage_jax.rollout.plan import PlannedChunk
 from mirage_jax.rollout.world import WorldSpec
 
@@ -33,6 +34,8 @@ LatentProvider = Callable[
     [PlannedChunk, world_model.Observation, world_model.ChunkInputs, jax.Array], Any
 ]
 DepthProvider = Callable[[PlannedChunk, world_model.Observation, jax.Array], tuple[Any, Any]]
+# Which cells of a chunk's target frames may be remembered [b, T, h, w]: gets it and T.
+KeepProvider = Callable[[PlannedChunk, int], Any]
 # What latent frames, given by their numbers, are shown; fields are [b, n, h, w, ...].
 ReadProvider = Callable[[np.ndarray], MemoryRead]
 # Latent frames shown as references, best first, for each rollout of a batch.
@@ -49,6 +52,8 @@ class Providers(NamedTuple):
         depth: gets the chunk, what memory shows to the target frames, and the target latents;
             returns z-depth and keep, each [b, T, h, w]. Needed by worlds without a depth head; see
             `mirage_jax/rollout/depths.py`.
+        keep: masks of what moves, beside the mask that comes with depth; see
+            `mirage_jax/rollout/masks.py`.
         noise: gets the chunk and a shape [b, T, h, w, c]; returns the noise to start from.
         references: gets the chunk and, for each rollout, the latent frames chosen as references,
             best first; returns those to show instead.
@@ -62,6 +67,7 @@ class Providers(NamedTuple):
     noise: Callable[[PlannedChunk, tuple[int, ...]], Any] | None = None
     references: Callable[[PlannedChunk, References], References] | None = None
     read: ReadProvider | None = None
+    keep: KeepProvider | None = None
 
 
 class Start(NamedTuple):
@@ -110,7 +116,11 @@ def chunk_steps(spec: WorldSpec) -> ChunkSteps:
 
 
 def _begin(spec, params, start: Start, camera: Camera, memory_on: Bool[Array, ""]):
-    """Encode the start pictures and write them: returns latents [b, h, w, c] and memories [b]."""
+    """Encode the start pictures and write them.
+
+    Returns:
+        Latents [b, h, w, c], memories [b], and what became of the cells.
+    """
     picture = jnp.asarray(start.image, jnp.float32) / 127.5 - 1.0
     latents = world_model.encode(spec, params, picture[:, None])
     writing = spec.chunk.write
@@ -122,7 +132,8 @@ def _begin(spec, params, start: Start, camera: Camera, memory_on: Bool[Array, ""
     if writing.start == "held":
         stored = world_model.encode_held(spec, params, picture)[:, None]
     memory, report = world_model.remember(spec, memory, stored, depth[:, None], keep, cameras, 0)
-    return latents[:, 0], memory, report
+    counts = count_write(spec, depth[:, None], keep, jnp.ones(1, bool), report)
+    return latents[:, 0], memory, counts
 
 
 class Shown(NamedTuple):

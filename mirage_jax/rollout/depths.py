@@ -196,8 +196,8 @@ def path_depth(
 
     def provide(chunk: PlannedChunk, seen: Any, latents: Any) -> tuple[Any, Any]:
         del seen
-        frames = _last_frames(spec, chunk, latents.shape[1], depth.shape[1])
-        return _to_cells(spec, depth[:, frames].astype(np.float32), keep[:, frames])
+        frames = last_frames(spec, chunk, latents.shape[1], depth.shape[1])
+        return to_cells(spec, depth[:, frames].astype(np.float32), keep[:, frames])
 
     return provide
 
@@ -233,12 +233,12 @@ def decoded_depth(
         else:
             made = stream.frames(latents[:, old : chunk.latent_frames])
             pictures = made[:, (stride - 1) * old :: stride]
-        numbers = _last_frames(spec, chunk, chunk.latent_frames, chunk.stop)[old:]
+        numbers = last_frames(spec, chunk, chunk.latent_frames, chunk.stop)[old:]
         depth = np.asarray(estimate(numbers, pictures), np.float32)
         # Nothing is written of the clean first frame of a later chunk, nor of frames to be cut.
         pad = [(0, 0), (old, latents.shape[1] - chunk.latent_frames), (0, 0), (0, 0)]
         depth = np.pad(depth, pad)
-        cells, keep = _to_cells(spec, depth, depth > 0)
+        cells, keep = to_cells(spec, depth, depth > 0)
         if align is None:
             return cells, keep
         cells, keep = np.array(cells), np.array(keep)
@@ -253,11 +253,12 @@ def decoded_depth(
     return provide
 
 
-def _last_frames(spec: WorldSpec, chunk: PlannedChunk, count: int, frames: int) -> np.ndarray:
+def last_frames(spec: WorldSpec, chunk: PlannedChunk, count: int, frames: int) -> np.ndarray:
     """Return the video frame of each latent frame of a chunk."""
     last = (chunk.first_latent + np.arange(count)) * spec.chunk.temporal_stride
     return np.minimum(last, frames - 1)
 
 
-def _to_cells(spec: WorldSpec, depth: Any, keep: Any) -> tuple[Any, Any]:
+def to_cells(spec: WorldSpec, depth: Any, keep: Any) -> tuple[Any, Any]:
+    """Bring depth and masks of frames to cells, as the world's writes want it."""
     return world_model.grid_depth(depth, keep, spec.grid_hw, spec.chunk.write.depth)

@@ -33,6 +33,7 @@ from mirage_jax.models.config import ChunkConfig
 from mirage_jax.rollout.balance import make_room
 from mirage_jax.rollout.checks import check_given, check_start
 from mirage_jax.rollout.chunk import Prompt, Providers, References, Shown, Start, chunk_steps
+from mirage_jax.rollout.kept_out import WriteCounts, count_write
 from mirage_jax.rollout.plan import PlannedChunk, made_frames, plan_chunks
 from mirage_jax.rollout.references import choose_references, sample_with_references
 from mirage_jax.rollout.world import World
@@ -64,12 +65,15 @@ class RolloutState(NamedTuple):
         next_chunk: number of the next chunk.
         kept: what memory showed to the last frames when they were made, [b, preceding + 1] or
             fewer, the very last one included; None where they are read again.
+        counts: what became of the cells of the last write; None without one, and in states that
+            were loaded.
     """
 
     memory: LatentMemory
     latents: Float[np.ndarray, "b l h w c"]
     next_chunk: int
     kept: MemoryRead | None = None
+    counts: WriteCounts | None = None
 
 
 class ChunkResult(NamedTuple):
@@ -141,8 +145,9 @@ def start_rollout(
         Camera(*(leaf[:, 0] for leaf in cameras)), world.spec.frame_hw, world.spec.grid_hw
     )
     begin = chunk_steps(world.spec).begin
-    first, memory, _ = begin(world.params, start, camera, jnp.asarray(config.memory))
-    return RolloutState(memory=memory, latents=np.asarray(first)[:, None], next_chunk=0)
+    first, memory, counts = begin(world.params, start, camera, jnp.asarray(config.memory))
+    latents = np.asarray(first)[:, None]
+    return RolloutState(memory, latents, 0, counts=counts if config.memory else None)
 
 
 def rollout(
@@ -236,17 +241,20 @@ def _run_chunk(walk: _Walk, chunk: PlannedChunk, state: RolloutState) -> ChunkRe
     else:
         depth, keep = (jnp.asarray(x) for x in providers.depth(chunk, seen, latents))
     clock.lap("depth", depth)
-    memory = state.memory
+    memory, counts = state.memory, None
+    if providers.keep is not None:
+        keep = keep & jnp.asarray(providers.keep(chunk, targets))
     if walk.config.memory:
         # Frame 0 is in memory already. Frames that only fill up a short last chunk are made and
         # then forgotten.
         begin = 0 if chunk.index == 0 and spec.chunk.write.start_twice else 1
         order = np.arange(targets)
         wanted = (order >= begin) & (order < chunk.latent_frames)
-        keep = keep & wanted[None, :, None, None]
+        allowed, keep = keep, keep & wanted[None, :, None, None]
         rows = int(wanted.sum()) * math.prod(spec.grid_hw)
         memory = make_room(memory, spec.memory, rows)
-        memory, _ = steps.remember(memory, latents, depth, keep, target_cameras, target[None])
+        memory, report = steps.remember(memory, latents, depth, keep, target_cameras, target[None])
+        counts = count_write(spec, depth, allowed, jnp.asarray(wanted), report)
     clock.lap("write", memory)
     return ChunkResult(
         chunk=chunk,
@@ -255,6 +263,7 @@ def _run_chunk(walk: _Walk, chunk: PlannedChunk, state: RolloutState) -> ChunkRe
             latents=np.concatenate([state.latents, np.asarray(latents[:, new])], axis=1),
             next_chunk=chunk.index + 1,
             kept=_keep_reads(spec.chunk, chunk, state.kept, seen.read),
+            counts=counts,
         ),
         base=np.asarray(seen.base[:, new]),
         filled=np.asarray(seen.filled[:, new]),

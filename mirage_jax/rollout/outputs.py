@@ -111,8 +111,10 @@ def chunk_metrics(
 
     Returns:
         `seconds.chunks` (one mapping step -> seconds each), `memory` (bytes, rows and dropped
-        rows by chunk) and `references` (past latent frames shown, by chunk).
+        rows by chunk, and `writes.chunks`: what became of the cells of each write, see
+        `kept_out.WriteCounts`) and `references` (past latent frames shown, by chunk).
     """
+    counts = [result.state.counts for result in results]
     return {
         "references": [list(result.references[0]) for result in results],
         "seconds": {"chunks": [result.seconds for result in results]},
@@ -120,6 +122,7 @@ def chunk_metrics(
             "bytes_per_chunk": [memory_files.nbytes(memory).used for memory in memories],
             "rows_per_chunk": [int(memory.count) for memory in memories],
             "dropped_rows": int(memories[-1].dropped) if memories else 0,
+            "writes": {"chunks": [counts.of(0) for counts in counts if counts is not None]},
             "capacity_bytes": memory_files.nbytes(memories[-1]).capacity if memories else 0,
         },
     }

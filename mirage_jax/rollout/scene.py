@@ -26,6 +26,7 @@ from mirage_jax.geometry import camera_files
 from mirage_jax.geometry import depth as depth_lib
 from mirage_jax.geometry.camera_files import npz
 from mirage_jax.geometry.depth_files import DepthMaps
+from mirage_jax.geometry.mask_files import MaskReading, Masks, read_masks
 from mirage_jax.rollout import photo as photo_lib
 from mirage_jax.rollout import video
 
@@ -91,7 +92,8 @@ class PictureOptions:
 
     Attributes:
         depth: its z-depth or disparity, from a file or a model.
-        mask: picture or .npy, non-zero = keep; None keeps all.
+        mask: file of one mask, see `geometry.mask_files`; None keeps all.
+        mask_as: what its non-zero means, where the file does not say.
         lens: what is said of the camera.
         near_far: nearest and farthest distance of disparity.
         drop_edges: leave pixels beside depth edges out of the mask.
@@ -99,6 +101,7 @@ class PictureOptions:
 
     depth: DepthMaps | None = None
     mask: str | Path | None = None
+    mask_as: MaskReading | None = None
     lens: photo_lib.Lens = photo_lib.Lens()
     near_far: tuple[float, float] | None = None
     drop_edges: bool = False
@@ -164,7 +167,9 @@ def picture_scene(
     for line in (note, *options.depth.notes):
         say(line)
     depth = photo_lib.photo_depth(options.depth, camera, size, options.near_far)
-    keep = np.ones(size, bool) if options.mask is None else _read_mask(Path(options.mask))
+    keep = np.ones(size, bool)
+    if options.mask is not None:
+        keep = _one_mask(read_masks(options.mask, options.mask_as), say)
     if options.drop_edges:
         keep = keep & photo_lib.edge_mask(depth)
     return Scene(name=name, image=photo.image, depth=depth, keep=keep, camera=camera)
@@ -202,18 +207,14 @@ def fit_scene(scene: Scene, hw: tuple[int, int]) -> Scene:
         The scene at that size; pictures are area-averaged, depth and mask take the nearest pixel
         (an averaged depth would lie on no surface). The scene itself when it fits already.
     """
-    height, width = scene.image.shape[:2]
-    if (height, width) == hw:
+    if scene.image.shape[:2] == hw:
         return scene
-    aspect = hw[1] / hw[0]
-    crop_height = min(height, round(width / aspect))
-    crop_width = min(width, round(height * aspect))
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    window = (slice(top, top + crop_height), slice(left, left + crop_width))
+    top, left, *cropped = _crop(scene.image.shape[:2], hw)
+    window = (slice(top, top + cropped[0]), slice(left, left + cropped[1]))
 
     def adapt(camera: camera_lib.Camera) -> camera_lib.Camera:
         intrinsics = camera_lib.crop_intrinsics(camera.intrinsics, top, left)
-        intrinsics = camera_lib.rescale_intrinsics(intrinsics, (crop_height, crop_width), hw)
+        intrinsics = camera_lib.rescale_intrinsics(intrinsics, (cropped[0], cropped[1]), hw)
         return camera_lib.Camera(camera.cam_to_world, intrinsics)
 
     frames = scene.frames
@@ -227,17 +228,25 @@ def fit_scene(scene: Scene, hw: tuple[int, int]) -> Scene:
         frames=None
         if frames is None
         else np.stack([_resize(frame[window], hw, cv2.INTER_AREA) for frame in frames]),
-        depths=_resize_all(scene.depths, window, hw),
-        keeps=_resize_all(scene.keeps, window, hw),
+        depths=None if scene.depths is None else fit_grids(scene.depths, hw),
+        keeps=None if scene.keeps is None else fit_grids(scene.keeps, hw),
     )
 
 
-def _resize_all(
-    grids: np.ndarray | None, window: tuple[slice, slice], hw: tuple[int, int]
-) -> np.ndarray | None:
-    """Crop and resize depth or masks of a path to the nearest pixel; their type is kept."""
-    if grids is None:
-        return None
+def _crop(size: tuple[int, ...], hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of the central crop that has the aspect of `hw`."""
+    (height, width), aspect = size, hw[1] / hw[0]
+    crop_height = min(height, round(width / aspect))
+    crop_width = min(width, round(height * aspect))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def fit_grids(grids: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """Crop and resize depth or masks [f, H, W] as `fit_scene` does; their type is kept."""
+    if grids.shape[1:] == hw:
+        return grids
+    top, left, height, width = _crop(grids.shape[1:], hw)
+    window = (slice(top, top + height), slice(left, left + width))
     kind = np.float32 if grids.dtype.kind == "f" else np.uint8
     small = [_resize(grid[window].astype(kind), hw, cv2.INTER_NEAREST) for grid in grids]
     return np.stack(small).astype(grids.dtype)
@@ -273,14 +282,11 @@ def read_array(path: Path, argument: str) -> np.ndarray:
         ) from error
 
 
-def _read_mask(path: Path) -> Bool[np.ndarray, "H W"]:
-    if path.suffix.lower() in photo_lib.PICTURE_SUFFIXES:
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"--mask: got {path}, expected an existing picture or .npy; check the path"
-            )
-        return read_picture(path).max(axis=-1) > 0
-    return read_array(path, "--mask") > 0
+def _one_mask(masks: Masks, say: Callable[[str], None]) -> Bool[np.ndarray, "H W"]:
+    if len(masks.keep) > 1:
+        raise ValueError(f"--mask: got {masks.note}, expected a mask of one picture")
+    say(masks.note)
+    return masks.keep[0]
 
 
 def _from_geometry(path: Path) -> Scene:

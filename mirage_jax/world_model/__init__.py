@@ -38,6 +38,7 @@ from mirage_jax.world_model.remember import (
     grid_camera,
     grid_depth,
     remember,
+    sky_cells,
 )
 
 __all__ = [
@@ -60,5 +61,6 @@ __all__ = [
     "predict_velocity",
     "remember",
     "sample_chunk",
+    "sky_cells",
     "white_score",
 ]

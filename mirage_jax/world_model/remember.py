@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from mirage_jax.geometry import camera as camera_lib
 from mirage_jax.geometry import depth as depth_lib
 from mirage_jax.memory import state, write
-from mirage_jax.world_model.parts import WorldConfigLike
+from mirage_jax.world_model.parts import FAR, WorldConfigLike
 from mirage_jax.world_model.shares import WRITE_SCOPE, on_own_share
 
 # Share of a cell's pixels that must be static for its token to be remembered.
@@ -71,6 +71,22 @@ def empty_memory(config: WorldConfigLike, batch: int) -> state.LatentMemory:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (batch, *leaf.shape)), single)
 
 
+def sky_cells(config: WorldConfigLike, depth: Float[Any, "*b h w"]) -> Bool[Any, "*b h w"]:
+    """Return True where depth says that a cell is sky."""
+    beyond = config.chunk.write.sky_beyond
+    return depth >= (FAR if beyond is None else beyond)
+
+
+def _with_sky(config: WorldConfigLike, depth: jax.Array, keep: jax.Array) -> tuple[Any, Any]:
+    """Put sky where it is remembered, or leave it out, as the config says."""
+    writing = config.chunk.write
+    if writing.sky == "unknown":
+        return depth, keep & ~sky_cells(config, depth)
+    if writing.sky_beyond is None:
+        return depth, keep
+    return jnp.where(sky_cells(config, depth), jnp.maximum(depth, FAR), depth), keep
+
+
 def remember(
     config: WorldConfigLike,
     memory: state.LatentMemory,
@@ -95,6 +111,7 @@ def remember(
         The grown memories and what was written, merged and dropped, each [b].
     """
     times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), depth.shape[:2])
+    depth, keep = _with_sky(config, jnp.asarray(depth), jnp.asarray(keep))
 
     def one(access, memory, latents, depth, keep, cameras, times):
         return write.write_frames(

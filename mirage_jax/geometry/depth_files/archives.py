@@ -8,7 +8,7 @@ Read next: ``formats.py``.
 
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -52,14 +52,14 @@ def read_folder_depth(path: Path) -> np.ndarray:
     return frames.stacked()
 
 
-def in_order(names: Iterable[str]) -> list[str]:
+def in_order(names: Iterable[str], suffixes: Collection[str] = SUFFIXES) -> list[str]:
     """Return the names of pictures by the last number in each, then by name."""
 
     def key(name: str) -> tuple[int, str]:
         numbers = re.findall(r"\d{1,18}", Path(name).stem)
         return (int(numbers[-1]) if numbers else -1, name)
 
-    return sorted((name for name in names if Path(name).suffix.lower() in SUFFIXES), key=key)
+    return sorted((name for name in names if Path(name).suffix.lower() in suffixes), key=key)
 
 
 class _Frames:
