@@ -178,6 +178,58 @@ def codec(data, split, weights, out, frames, fit_split) -> None:
     _show(out, "codec")
 
 
+@command.command(help="Time and bytes by chunk: latent memory beside an RGB point cache.")
+@_shared
+@click.option(
+    "--config", help="Random weights of this config in a room of boxes, in place of both."
+)
+@click.option("--chunks", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option(
+    "--passes", type=click.IntRange(min=1), help="Walks to take the median of; default 3."
+)
+@click.option("--systems", help="Names with commas; default: latent, RGB cache and their variants.")
+@click.option("--clock", type=click.Choice(("wall", "cpu")), default="wall", show_default=True)
+@_seed
+@click.option("--quick", is_flag=True, help="One pass of three systems: minutes.")
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
+def efficiency(data, split, weights, out, config, quick, as_json, **sizes) -> None:
+    """Measures what a chunk costs."""
+    import json
+    import sys
+    from pathlib import Path
+
+    from mirage_jax.eval import efficiency as measure
+    from mirage_jax.eval.efficiency_report import write_efficiency
+    from mirage_jax.eval.report import jsonable
+    from mirage_jax.rollout import shipped
+
+    changes: dict[str, Any] = {"passes": 1, "systems": measure.QUICK_SYSTEMS} if quick else {}
+    if sizes["systems"]:
+        sizes["systems"] = tuple(sizes["systems"].split(","))
+    changes |= {name: value for name, value in sizes.items() if value is not None}
+    settings = measure.EfficiencyConfig(**changes)
+    folder = Path(weights) if weights else shipped.DEFAULT_WORLD
+    source: Any = measure.RecordedWalk(folder, data, split)
+    if config:
+        from mirage_jax.rollout.world import world_spec
+        from mirage_jax.train.config import load
+
+        source = measure.ProceduralWalk(world_spec(load(config)))
+    results = measure.evaluate_efficiency(
+        source, settings, lambda line: click.echo(line, err=as_json)
+    )
+    facts = {
+        "world": config or folder.name,
+        "command": "mirage " + " ".join(sys.argv[1:]),
+        "chunks": settings.chunks,
+        "clock": settings.clock,
+    }
+    click.echo(write_efficiency(Path(out), results, facts), err=as_json)
+    click.echo(f"written to {out}", err=as_json)
+    if as_json:
+        click.echo(json.dumps(jsonable(results)))
+
+
 def _run_protocol(name, **flags) -> None:
     """Run a protocol and write what it found."""
     import dataclasses
