@@ -4,7 +4,8 @@ The path leaves the view completely and its last latent frame stands at the star
 is the PSNR of the frame in the middle of the last lap against the start picture: high only for
 something that never left, which is how a copy is recognised. `overlap` is the share of the start
 view's points that lie in the picture there, whatever hides them: 0 means it was left. With several
-laps curves hold the return of each.
+laps curves hold the return of each. The camera of the return is found in the picture by the start
+picture's depth, as in `camera.py`.
 Read next: `camera.py`.
 """
 
@@ -16,9 +17,13 @@ from jaxtyping import Bool, UInt8
 from mirage_jax.eval import image
 from mirage_jax.eval.cases import Case
 from mirage_jax.eval.metrics import detail
+from mirage_jax.eval.metrics.camera import rotation_degrees
+from mirage_jax.eval.metrics.camera_from_pictures import Known, find_camera
 from mirage_jax.eval.scores import Ruler, Score
 from mirage_jax.eval.views import overlap
 from mirage_jax.geometry.camera import index_camera
+from mirage_jax.rollout.paths import typical_depth
+from mirage_jax.world_model import FAR
 
 
 def score_return(
@@ -51,6 +56,7 @@ def score_return(
         "overlap": overlap(case.scene, index_camera(case.cameras, len(video) - 1 - lap // 2)),
         "farthest": float(image.psnr(video[-1 - lap // 2], start)),
     }
+    metrics |= _camera_error(case, returns[-1])
     if ruler.lpips is not None:
         metrics[ruler.lpips.name] = float(ruler.lpips(returns[-1:], start[None])[0])
     if visibility is not None:
@@ -60,3 +66,20 @@ def score_return(
         "displacement_by_lap": [value.median for value in moved],
     }
     return Score(metrics, curves if laps > 1 else {})
+
+
+def _camera_error(case: Case, picture: np.ndarray) -> dict[str, float]:
+    """Return how far from the start camera the return was seen; NaN where that cannot be told."""
+    scene = case.scene
+    depth = np.asarray(scene.depth, np.float64)
+    known = Known(scene.image, depth, scene.camera, scene.keep & (depth > 0) & (depth < FAR))
+    true = np.asarray(scene.camera.cam_to_world, np.float64)
+    found = find_camera(picture, known, scene.camera.intrinsics).cam_to_world
+    if not np.isfinite(found).all():
+        return {"rotation": np.nan, "translation": np.nan, "found": 0.0}
+    away = np.linalg.norm(found[:3, 3] - true[:3, 3])
+    return {
+        "rotation": float(rotation_degrees(found, true)),
+        "translation": float(away / typical_depth(scene)),
+        "found": 1.0,
+    }
