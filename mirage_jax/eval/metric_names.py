@@ -26,7 +26,9 @@ class MetricName:
 
 
 METRICS: dict[str, MetricName] = {
-    "psnr": MetricName("PSNR dB", "high", 2, "Mean over frames of each whole frame's PSNR."),
+    "psnr": MetricName(
+        "PSNR dB", "high", 2, "Of whole frames; a mean of PSNR, not PSNR of a mean."
+    ),
     "ssim": MetricName("SSIM", "high", 3, "Gaussian window of 11 pixels, sigma 1.5, per channel."),
     "lpips_alex": MetricName("LPIPS alex", "low", 3, "LPIPS 0.1, AlexNet, true weights."),
     "lpips_vgg": MetricName("LPIPS vgg", "low", 3, "LPIPS 0.1, VGG16, true weights."),

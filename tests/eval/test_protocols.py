@@ -106,6 +106,8 @@ def test_revisit_of_two_laps_has_a_return_for_each_and_a_perfect_truth(tmp_path)
     assert len(curves["latent"]) == len(curves["no_memory"]) == 2
     values = json_object(summarize(results))
     assert values["truth"]["displacement"] == 0
+    assert values["truth"]["found"] == 1
+    assert max(values["truth"]["rotation"], values["truth"]["translation"]) < 0.01
     assert values["latent"]["farthest"] < 100 == values["copy"]["farthest"]
 
 
