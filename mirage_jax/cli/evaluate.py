@@ -178,6 +178,29 @@ def codec(data, split, weights, out, frames, fit_split) -> None:
     _show(out, "codec")
 
 
+@command.command(help="All systems on the scenes of nvs and revisit, in one table.")
+@_protocol
+def ablation(**flags) -> None:
+    """Measures what other ways to read and write change."""
+    import json
+
+    world, clips = _open(flags["weights"], flags["data"], flags["split"])
+    if flags["config"]:
+        _check_config(flags["config"], world)
+
+    from mirage_jax.eval.ablation import PROTOCOLS, run_ablation, with_systems
+
+    names, quick = flags["systems"], flags["quick"]
+    asked = [_asked(name, **flags | {"systems": None}) for name in PROTOCOLS]
+    asked = [with_systems(one, world.spec, quick, names or "") for one in asked]
+    options, facts = _options(world, "ablation", **flags)
+    values = run_ablation(world, clips, asked, options, facts)
+    if flags["as_json"]:
+        click.echo(json.dumps(values))
+    else:
+        click.echo((options.folder / "ablation.md").read_text())
+
+
 @command.command(help="Time and bytes by chunk: latent memory beside an RGB point cache.")
 @_shared
 @click.option(
@@ -190,10 +213,14 @@ def codec(data, split, weights, out, frames, fit_split) -> None:
 @click.option("--systems", help="Names with commas; default: latent, RGB cache and their variants.")
 @click.option("--clock", type=click.Choice(("wall", "cpu")), default="wall", show_default=True)
 @_seed
+@click.option("--count", is_flag=True, help="Count operations and bytes of --config; run nothing.")
 @click.option("--quick", is_flag=True, help="One pass of three systems: minutes.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def efficiency(data, split, weights, out, config, quick, as_json, **sizes) -> None:
+def efficiency(data, split, weights, out, config, count, quick, as_json, **sizes) -> None:
     """Measures what a chunk costs."""
+    if count:
+        _count(config, as_json)
+        return
     import json
     import sys
     from pathlib import Path
@@ -216,7 +243,7 @@ def efficiency(data, split, weights, out, config, quick, as_json, **sizes) -> No
 
         source = measure.ProceduralWalk(world_spec(load(config)))
     results = measure.evaluate_efficiency(
-        source, settings, lambda line: click.echo(line, err=as_json)
+        source, settings, lambda line: click.echo(line, err=as_json), Path(out) / "efficiency"
     )
     facts = {
         "world": config or folder.name,
@@ -224,17 +251,57 @@ def efficiency(data, split, weights, out, config, quick, as_json, **sizes) -> No
         "chunks": settings.chunks,
         "clock": settings.clock,
     }
-    click.echo(write_efficiency(Path(out), results, facts), err=as_json)
-    click.echo(f"written to {out}", err=as_json)
+    click.echo(write_efficiency(Path(out) / "efficiency", results, facts), err=as_json)
+    click.echo(f"written to {out}/efficiency", err=as_json)
     if as_json:
         click.echo(json.dumps(jsonable(results)))
 
 
+def _count(config, as_json) -> None:
+    """Print what a chunk costs by count, for sizes that cannot be run here."""
+    import json
+
+    if not config:
+        raise click.UsageError(
+            "--count: got no --config, expected the world whose chunk is counted, such as "
+            "configs/wan5b.py:paper"
+        )
+    from mirage_jax.plan.chunk_costs import chunk_costs, described
+    from mirage_jax.train.config import load
+
+    costs = chunk_costs(load(config))
+    if as_json:
+        click.echo(json.dumps(costs.as_json()))
+    else:
+        click.echo(f"{config}, a chunk after the first, counted and not run:\n{described(costs)}")
+
+
 def _run_protocol(name, **flags) -> None:
     """Run a protocol and write what it found."""
-    import dataclasses
     import json
-    import sys
+
+    protocol = _asked(name, **flags)
+    world, clips = _open(flags["weights"], flags["data"], flags["split"])
+    if flags["config"]:
+        _check_config(flags["config"], world)
+
+    from mirage_jax.eval.run_protocol import run_protocol
+    from mirage_jax.eval.write_results import write_results
+
+    laps = protocol.setting.laps
+    options, facts = _options(world, name if laps == 1 else f"{name}_laps{laps}", **flags)
+    results = run_protocol(world, clips, protocol, options)
+    values = write_results(results, protocol, options.folder, facts)
+    if flags["as_json"]:
+        click.echo(json.dumps(values))
+    else:
+        click.echo((options.folder / "table.md").read_text())
+        click.echo(f"look at {options.folder / 'report.html'}")
+
+
+def _asked(name, **flags):
+    """Return a protocol with what the flags change of it."""
+    import dataclasses
     from pathlib import Path
 
     from mirage_jax.eval.protocols import load_protocol
@@ -245,30 +312,24 @@ def _run_protocol(name, **flags) -> None:
     listed = Path(flags["items"]) if flags["items"] else None
     protocol = load_protocol(name, quick=flags["quick"], path=listed)
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    protocol = dataclasses.replace(
-        protocol, setting=dataclasses.replace(protocol.setting, **changes)
-    )
-    world, clips = _open(flags["weights"], flags["data"], flags["split"])
-    if flags["config"]:
-        _check_config(flags["config"], world)
+    return dataclasses.replace(protocol, setting=dataclasses.replace(protocol.setting, **changes))
+
+
+def _options(world, folder, **flags):
+    """Return the options of a run, and what its pages say of it."""
+    import sys
+    from pathlib import Path
 
     from mirage_jax.eval.metrics.lpips import Lpips
-    from mirage_jax.eval.run_protocol import RunOptions, run_protocol
-    from mirage_jax.eval.write_results import write_results
+    from mirage_jax.eval.run_protocol import RunOptions
 
-    laps = protocol.setting.laps
-    folder = Path(flags["out"]) / (name if laps == 1 else f"{name}_laps{laps}")
     lpips = Lpips(flags["lpips"]) if flags["lpips"] else None
-    options = RunOptions(folder, lpips, lambda line: click.echo(line, err=flags["as_json"]))
-    results = run_protocol(world, clips, protocol, options)
+    as_json = flags["as_json"]
+    options = RunOptions(
+        Path(flags["out"]) / folder, lpips, lambda line: click.echo(line, err=as_json)
+    )
     command_line = "mirage " + " ".join(sys.argv[1:])
-    facts = {"world": world.spec.name, "split": flags["split"], "command": command_line}
-    values = write_results(results, protocol, folder, facts)
-    if flags["as_json"]:
-        click.echo(json.dumps(values))
-    else:
-        click.echo((folder / "table.md").read_text())
-        click.echo(f"look at {folder / 'report.html'}")
+    return options, {"world": world.spec.name, "split": flags["split"], "command": command_line}
 
 
 def _check_config(config, world) -> None:

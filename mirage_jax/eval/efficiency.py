@@ -18,6 +18,7 @@ Read next: `systems.py`, `pixel_caches.py`, `efficiency_report.py`.
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +28,10 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
+import mirage_jax
+from mirage_jax import atomic
 from mirage_jax.eval.pixel_caches import PathDepth
+from mirage_jax.eval.report import jsonable
 from mirage_jax.eval.systems import STAGES, SYSTEMS, run_system
 from mirage_jax.eval.views import clip_scene, is_usable, stack_starts
 from mirage_jax.geometry.camera import Camera, index_camera, stack_cameras
@@ -165,6 +169,7 @@ def evaluate_efficiency(
     source: Any,
     config: EfficiencyConfig,
     say: Callable[[str], None] = lambda line: None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Measure every system.
 
@@ -172,20 +177,35 @@ def evaluate_efficiency(
         source: has `load(chunks)`, which returns the walk; goes to other processes.
         config: sizes.
         say: receives a line for each system.
+        folder: where each system's figures are kept as they come; those found there, of the same
+            source and sizes, are not measured again.
 
     Returns:
         System -> metric -> value, the ratios over the RGB cache, and what the paper prints.
     """
     results: dict[str, Any] = {}
+    alike = dataclasses.replace(config, systems=(LATENT,))
+    asked = f"{source} {alike} {mirage_jax.__version__}"
     for name in config.systems:
+        path = folder / "systems" / f"{name}.json" if folder else None
+        stored = json.loads(path.read_text()) if path and path.is_file() else {}
+        if stored.get("asked") == asked:
+            results[name] = stored["metrics"]
+            say(f"efficiency: {name}: measured before")
+            continue
         say(f"efficiency: {name}")
-        if config.isolated:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                results[name] = pool.submit(measure_system, source, config, name).result()
-        else:
-            results[name] = measure_system(source, config, name)
+        results[name] = jsonable(_measured_apart(source, config, name))
+        if path:
+            atomic.write_text(path, json.dumps({"asked": asked, "metrics": results[name]}) + "\n")
         say(f"efficiency: {name}: {described(results[name])}")
     return results | compare(results, config.chunks)
+
+
+def _measured_apart(source: Any, config: EfficiencyConfig, name: str) -> dict[str, Any]:
+    if not config.isolated:
+        return measure_system(source, config, name)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure_system, source, config, name).result()
 
 
 def measure_system(source: Any, config: EfficiencyConfig, name: str) -> dict[str, Any]:

@@ -23,6 +23,9 @@ from tests.tiny_world import batched, flat_scene, sideways_and_back, tiny_world
 
 
 class TinyWalk:
+    def __repr__(self) -> str:
+        return "tiny"
+
     def load(self, chunks: int) -> Walk:
         cameras = batched(sideways_and_back(walk_frames(tiny_world(), chunks), reach=2.0))
         return Walk(tiny_world(), stack_starts([flat_scene()]), cameras, None)
@@ -35,7 +38,7 @@ def test_every_system_has_its_seconds_and_bytes_by_chunk(tmp_path, monkeypatch):
     config = EfficiencyConfig(
         chunks=1, passes=2, systems=("latent", "rgb_cache", "no_memory"), isolated=False
     )
-    results = evaluate_efficiency(TinyWalk(), config)
+    results = evaluate_efficiency(TinyWalk(), config, folder=tmp_path)
     for name in config.systems:
         one = results[name]
         assert set(one["wall_seconds"]) == set(one["cpu_seconds"]) == set(STAGES)
@@ -43,12 +46,19 @@ def test_every_system_has_its_seconds_and_bytes_by_chunk(tmp_path, monkeypatch):
         assert len(one["cache_bytes"]) == len(one["seconds_per_frame"]) == 1
         # Stages of a chunk over its frames are what a frame takes.
         total = sum(np.array(values) for values in one["wall_seconds"].values())
-        np.testing.assert_allclose(total / one["new_frames"], one["seconds_per_frame"])
+        np.testing.assert_allclose(total / one["new_frames"], one["seconds_per_frame"], atol=1e-5)
         assert one["peak_process_bytes"] > 2**20
     assert results["no_memory"]["peak_cache_bytes"] == 0
     cache = results["rgb_cache"]["cache_bytes"][0] / results["latent"]["cache_bytes"][0]
     assert results["cache_ratio_vs_rgb_chunk1"] == pytest.approx(cache)
     assert results["paper"] == {"speed_ratio": 10.57, "cache_ratio": 55.0}
+
+    class NoWalk(TinyWalk):
+        def load(self, chunks: int) -> Walk:
+            raise AssertionError("measured already")
+
+    kept = evaluate_efficiency(NoWalk(), config, folder=tmp_path)
+    assert kept == results
 
     facts = {"world": "tiny", "command": "mirage evaluate efficiency", "chunks": 1, "clock": "wall"}
     text = write_efficiency(tmp_path, results, facts)
