@@ -59,10 +59,12 @@ def _set_models(config: ConfigDict) -> None:
         "width": 96,
         "blocks": 4,
         "placed": True,
+        "parts": 2,
     }
     config.memory = {
         "capacity": 32768,
         "channels": 48,
+        "axes": True,
         "select": "best_view",
         "write_where": "unseen",
     }

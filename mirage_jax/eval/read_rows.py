@@ -140,10 +140,15 @@ def _dense(spec: WorldSpec, params: Any, pieces: Pieces) -> Shown:
 
 
 def _placed(spec: WorldSpec, params: Any, pieces: Pieces) -> Shown:
-    found = jax.tree.map(lambda leaf: leaf[None], _read(spec, pieces))
+    memory, later, found = jax.tree.map(
+        lambda leaf: leaf[None], (pieces.memory, _grid(spec, pieces.later), _read(spec, pieces))
+    )
     filled = fill.fill_holes(found.tokens, found.visibility)
+    rows = None
+    if spec.learned_read is not None:
+        rows = world_model.read_rows(spec, memory, later, found)
     features = feature_lib.read_features(found)
-    tokens = world_model.place(spec, params, found, filled, features)
+    tokens = world_model.place(spec, params, found, filled, features, rows)
     return Shown(tokens[0, 0], found.visibility[0, 0])
 
 
@@ -173,7 +178,8 @@ def _own(spec: WorldSpec, params: Any, pieces: Pieces) -> Shown:
 
 def _token_bytes(spec: WorldSpec, pieces: Pieces) -> int:
     token = spec.memory.channels * pieces.memory.tokens.dtype.itemsize
-    return int(pieces.memory.count) * (token + _GEOMETRY_BYTES)
+    axes = 12 if spec.memory.axes else 0
+    return int(pieces.memory.count) * (token + _GEOMETRY_BYTES + axes)
 
 
 def _token_and_depth_bytes(spec: WorldSpec, pieces: Pieces) -> int:

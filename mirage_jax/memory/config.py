@@ -34,6 +34,8 @@ class MemoryConfig:
         half_cell: True: a token sits at its cell's centre (i + 0.5). False: at the cell's index i.
         rounding: How a projection picks its cell: "floor" belongs to half_cell=True,
             "nearest_even" to half_cell=False.
+        axes: Rows keep how their cell lay in the world (12 bytes a row), so that its patch can be
+            put where another camera sees it; see `axes.py`.
         select: Which row a cell shows: the "nearest", or among those at the nearest's depth the
             one seen from the most similar view ("best_view").
         shell: Rows within this relative depth of another count as the same surface.
@@ -64,6 +66,7 @@ class MemoryConfig:
     token_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     half_cell: bool = True
     rounding: Literal["floor", "nearest_even"] = "floor"
+    axes: bool = False
     select: Literal["nearest", "best_view"] = "nearest"
     shell: float = 0.05
     same_place: float = 0.01

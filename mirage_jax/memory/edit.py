@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.memory.merge import Rows
-from mirage_jax.memory.rows import StoredRows, from_rows, rows_in_order
+from mirage_jax.memory.rows import StoredRows, from_rows, rows_in_order, words_of
 from mirage_jax.memory.state import LatentMemory, empty
 from mirage_jax.memory.write import write
 
@@ -123,10 +123,11 @@ def join(memories: Sequence[LatentMemory], config: MemoryConfig) -> LatentMemory
 
 def _batch(rows: StoredRows, start: int, size: int) -> Rows:
     """Return rows start..start+size, filled up with rows that are not kept."""
-    tables = [table[start : start + size] for table in rows[:5]]
+    tables = [table[start : start + size] for table in (*rows[:5], words_of(rows.axes))]
     count = len(tables[0])
     padded = [
         np.concatenate([table, np.zeros((size - count, *table.shape[1:]), table.dtype)])
         for table in tables
     ]
-    return Rows._make([*(jnp.asarray(table) for table in padded), jnp.arange(size) < count])
+    *fields, axes = (jnp.asarray(table) for table in padded)
+    return Rows._make([*fields, jnp.arange(size) < count, axes])

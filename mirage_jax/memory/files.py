@@ -30,7 +30,7 @@ _STORED_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int32
 # Fields that say how the stored rows came about; reading with others gives shifted or mixed rows.
 _BINDING = ("channels", "token_dtype", "half_cell", "retention", "voxel_size")
 # Tables with one entry a row.
-_ROW_TABLES = ("positions", "order", "tokens", "origin", "depth", "time", "weight")
+_ROW_TABLES = ("positions", "order", "tokens", "origin", "depth", "time", "axes", "weight")
 
 
 class MemoryBytes(NamedTuple):
@@ -102,8 +102,7 @@ def load(
             _check_config(path, config, stored, count)
             _check_tables(path, file, stored, count)
             rows = StoredRows(
-                **{"weight": np.ones(count, np.float32)}
-                | {name: file.get_tensor(name) for name in _stored_names(stored)}
+                **_assumed(count) | {name: file.get_tensor(name) for name in _stored_names(stored)}
             )
     except SafetensorError as error:
         raise ValueError(
@@ -213,8 +212,17 @@ def _check_config(path: Path, config: MemoryConfig, stored: MemoryConfig, count:
 
 
 def _stored_names(config: MemoryConfig) -> list[str]:
-    """Return the tables of a file; weights are 1 where rows are no means."""
-    return [name for name in StoredRows._fields if name != "weight" or config.retention == "mean"]
+    """Return the tables of a file; for the others see `_assumed`."""
+    left_out = {"weight": config.retention != "mean", "axes": not config.axes}
+    return [name for name in StoredRows._fields if not left_out.get(name, False)]
+
+
+def _assumed(count: int) -> dict[str, np.ndarray]:
+    """Return the tables that a file may lack: rows are no means, and do not know their axes."""
+    return {
+        "weight": np.ones(count, np.float32),
+        "axes": np.zeros((count, 3, 2), np.float16),
+    }
 
 
 def _check_tables(path: Path, file: Any, stored: MemoryConfig, count: int) -> None:
@@ -226,6 +234,7 @@ def _check_tables(path: Path, file: Any, stored: MemoryConfig, count: int) -> No
         "depth": ("float32", [count]),
         "time": ("int32", [count]),
         "weight": ("float32", [count]),
+        "axes": ("float16", [count, 3, 2]),
     }
     expected = {name: expected[name] for name in _stored_names(stored)}
     names = set(file.keys())

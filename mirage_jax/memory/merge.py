@@ -24,7 +24,10 @@ from mirage_jax.ops.gather_rows import gather_rows
 
 
 class Rows(NamedTuple):
-    """m candidate rows; fields as in `LatentMemory`, and `keep` says which of them exist."""
+    """m candidate rows; fields as in `LatentMemory`, and `keep` says which of them exist.
+
+    `axes` None: the rows do not know how their cells lay.
+    """
 
     positions: Float[jax.Array, "m 3"]
     tokens: Float[jax.Array, "m c"]
@@ -32,6 +35,7 @@ class Rows(NamedTuple):
     depth: Float[jax.Array, " m"]
     time: Int32[jax.Array, " m"]
     keep: Bool[jax.Array, " m"]
+    axes: UInt32[jax.Array, "m 3"] | None = None
 
 
 class Sorted(NamedTuple):

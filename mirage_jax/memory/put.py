@@ -77,6 +77,7 @@ def _scatter(
         origin=put_points(memory.origin, rows.origin),
         depth=put(memory.depth, rows.depth),
         time=put(memory.time, rows.time),
+        axes=memory.axes if rows.axes is None else put_points(memory.axes, rows.axes),
         weight=put(memory.weight, arranged.weight) if memory.weight.size else memory.weight,
     )
 

@@ -123,6 +123,8 @@ def _fields(
     lines = {"order": order, "depth": rows.depth, "time": rows.time}
     if memory.weight.size:
         lines["weight"] = arranged.weight
+    if rows.axes is not None:
+        fields["axes"] = rows.axes.T
     return fields | {name: values[None] for name, values in lines.items()}
 
 

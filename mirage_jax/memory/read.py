@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int32
 
 from mirage_jax.geometry.camera import Camera, camera_center
+from mirage_jax.memory.axes import facing, seen_axes, unpack_axes
 from mirage_jax.memory.fill import close_holes
 from mirage_jax.memory.state import (
     FEW_PAGES,
@@ -48,6 +49,8 @@ class MemoryRead(NamedTuple):
         scale: log of the depth the row was seen at over its depth now: positive when nearer now.
         angle: Radians between the directions the row was seen from then and now.
         age: Newest stamp written to the memory minus the row's.
+        axes: Where one cell to the right and one down of the row's own picture lead in this one:
+            columns, lines (in cells) and log depth. Rows that do not know face the camera.
     """
 
     tokens: Float[jax.Array, "t h w c"]
@@ -58,6 +61,7 @@ class MemoryRead(NamedTuple):
     scale: Float[jax.Array, "t h w"]
     angle: Float[jax.Array, "t h w"]
     age: Int32[jax.Array, "t h w"]
+    axes: Float[jax.Array, "t h w 3 2"]
 
 
 def read(
@@ -96,7 +100,9 @@ def finish(found: MemoryRead, config: MemoryConfig) -> MemoryRead:
     if not config.close_holes:
         return found
     tokens, depth, closed = close_holes(found.tokens, found.depth, found.visibility, config.shell)
-    return found._replace(tokens=tokens, depth=depth, visibility=found.visibility | closed)
+    axes = jnp.where(closed[..., None, None], jnp.eye(3, 2), found.axes)
+    seen = found.visibility | closed
+    return found._replace(tokens=tokens, depth=depth, visibility=seen, axes=axes)
 
 
 def check_cameras(camera: Camera) -> None:
@@ -189,13 +195,19 @@ def gather(
     seen = project(x, y, z, camera_numbers(camera))
     offset = jnp.stack([seen.u - seen.column, seen.v - seen.line], axis=-1) - grid.center
     center = jnp.moveaxis(camera_center(camera), -1, 0)[..., None, None]
+    scale = log_ratio(take(frozen.depth, row), seen.depth)
+    axes = facing(scale)
+    if frozen.axes.size:
+        words = jnp.moveaxis(take_points(frozen.axes, row), 0, -1)
+        axes = seen_axes(unpack_axes(words), jnp.stack(position), scale, camera)
     return MemoryRead(
         tokens=gather_rows(token_table(memory), index, memory.tokens.shape[-1] // LINE),
         visibility=visible,
         depth=show(seen.depth),
         index=index,
         offset=show(offset),
-        scale=show(log_ratio(take(frozen.depth, row), seen.depth)),
+        scale=show(scale),
         angle=show(angle_between(position - take_points(frozen.origin, row), position - center)),
         age=show(frozen.latest - take(frozen.time, row)),
+        axes=show(axes),
     )

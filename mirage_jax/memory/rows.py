@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Float16, Int32, UInt32
 
 from mirage_jax.memory import directory, grid
 from mirage_jax.memory.config import MemoryConfig
@@ -22,7 +22,7 @@ from mirage_jax.memory.state import BUCKET_SLOTS, LINE, NO_ROW, LatentMemory, em
 
 
 class StoredRows(NamedTuple):
-    """k rows in the order they were written; fields as in `LatentMemory`."""
+    """k rows in the order they were written; fields as in `LatentMemory`, axes as numbers."""
 
     positions: Float[np.ndarray, "k 3"]
     tokens: Float[np.ndarray, "k c"]
@@ -30,6 +30,7 @@ class StoredRows(NamedTuple):
     depth: Float[np.ndarray, " k"]
     time: Int32[np.ndarray, " k"]
     weight: Float[np.ndarray, " k"]
+    axes: Float16[np.ndarray, "k 3 2"]
 
 
 def row_numbers(memory: LatentMemory) -> Int32[np.ndarray, " k"]:
@@ -50,6 +51,19 @@ def _take_points(table: jax.Array, number: np.ndarray) -> Float[np.ndarray, "k 3
     return np.asarray(table).reshape(-1, 3, size)[number // size, :, number % size]
 
 
+def _axes_in_order(memory: LatentMemory, number: np.ndarray) -> Float16[np.ndarray, "k 3 2"]:
+    """Return the axes of rows as numbers; see `axes.py`."""
+    if not memory.axes.size:
+        return np.zeros((len(number), 3, 2), np.float16)
+    words = np.ascontiguousarray(_take_points(memory.axes, number), "<u4")
+    return words.view("<f2").reshape(-1, 3, 2).astype(np.float16)
+
+
+def words_of(axes: Float16[np.ndarray, "k 3 2"]) -> UInt32[np.ndarray, "k 3"]:
+    """Return the axes of rows as they are stored."""
+    return np.ascontiguousarray(axes, "<f2").view("<u4")[..., 0].astype(np.uint32)
+
+
 def rows_in_order(memory: LatentMemory) -> StoredRows:
     """List the rows of one memory in the order they were written.
 
@@ -57,7 +71,7 @@ def rows_in_order(memory: LatentMemory) -> StoredRows:
         memory: One memory, not a stack.
 
     Returns:
-        Copies; the weight of rows that are no mean is 1.
+        Copies; the weight of rows that are no mean is 1, axes that are not kept are 0.
     """
     number = row_numbers(memory)
     flat = {n: np.asarray(getattr(memory, n)).reshape(-1) for n in ("depth", "time", "weight")}
@@ -68,6 +82,7 @@ def rows_in_order(memory: LatentMemory) -> StoredRows:
         origin=_take_points(memory.origin, number),
         tokens=tokens[number],
         weight=weight[number] if weight.size else np.ones(len(number), np.float32),
+        axes=_axes_in_order(memory, number),
         **{name: table[number] for name, table in flat.items()},
     )
 
@@ -145,6 +160,8 @@ def _fill_tables(
     for name in ("depth", "time", "weight"):
         if getattr(memory, name).size:
             getattr(memory, name)[part, page, slot] = getattr(rows, name)[along]
+    if memory.axes.size:
+        memory.axes[part, page, :, slot] = words_of(rows.axes)[along]
     tokens = memory.tokens.reshape(len(memory.order), -1, rows.tokens.shape[-1])
     tokens[part, row] = rows.tokens[along]
 

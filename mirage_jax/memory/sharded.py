@@ -232,13 +232,14 @@ def access(axes: tuple[str, ...]) -> Access:
 
 def _join(found: MemoryRead, index: jax.Array, add: Any) -> MemoryRead:
     """Add what the devices found: one sum for the tokens, one for all else, taken as integers."""
-    reals = jnp.stack([found.depth, found.scale, found.angle, *jnp.moveaxis(found.offset, -1, 0)])
+    steps = found.axes.reshape(*found.depth.shape, 6)
+    geometry = jnp.concatenate([found.offset, steps], axis=-1)
+    reals = jnp.stack([found.depth, found.scale, found.angle, *jnp.moveaxis(geometry, -1, 0)])
     bits = jax.lax.bitcast_convert_type(reals, jnp.int32)
     whole = add(jnp.concatenate([bits, found.age[None], index[None]]).swapaxes(0, 1))
-    depth, scale, angle, u, v = jnp.moveaxis(
-        jax.lax.bitcast_convert_type(whole[:, :5], jnp.float32), 1, 0
-    )
-    age, index = whole[:, 5], whole[:, 6] - 1
+    values = jax.lax.bitcast_convert_type(whole[:, : len(reals)], jnp.float32)
+    depth, scale, angle, u, v, *axes = jnp.moveaxis(values, 1, 0)
+    age, index = whole[:, -2], whole[:, -1] - 1
     return MemoryRead(
         tokens=add(found.tokens),
         visibility=index >= 0,
@@ -248,6 +249,7 @@ def _join(found: MemoryRead, index: jax.Array, add: Any) -> MemoryRead:
         scale=scale,
         angle=angle,
         age=age,
+        axes=jnp.stack(axes, axis=-1).reshape(*depth.shape, 3, 2),
     )
 
 

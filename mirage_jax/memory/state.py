@@ -52,6 +52,8 @@ class LatentMemory(NamedTuple):
         origin: Camera centre each row was seen from, world, scene units.
         depth: z-depth each row was seen at, scene units.
         time: Stamp given by the writer, such as the frame number.
+        axes: How the cell of each row lay in the world, see `axes.py`; k = pages where the config
+            keeps it, else 0.
         weight: Tokens each row is the mean of; k = pages with retention "mean", else 0.
         bounds: Least and greatest corner of each page's rows; infinite, the wrong way round, where
             there are none. May be wider than the rows that are left.
@@ -74,6 +76,7 @@ class LatentMemory(NamedTuple):
     origin: Float[jax.Array, "*batch V pages 3 P"]
     depth: Float[jax.Array, "*batch V pages P"]
     time: Int32[jax.Array, "*batch V pages P"]
+    axes: UInt32[jax.Array, "*batch V k 3 P"]
     weight: Float[jax.Array, "*batch V k P"]
     bounds: Float[jax.Array, "*batch V pages 2 3"]
     views: Float[jax.Array, "*batch V pages 2 4"]
@@ -111,6 +114,7 @@ def empty(config: MemoryConfig) -> LatentMemory:
         origin=jnp.zeros((v, pages, 3, size), jnp.float32),
         depth=jnp.zeros((v, pages, size), jnp.float32),
         time=jnp.zeros((v, pages, size), jnp.int32),
+        axes=jnp.zeros((v, pages if config.axes else 0, 3, size), jnp.uint32),
         weight=jnp.zeros((v, pages if config.retention == "mean" else 0, size), jnp.float32),
         bounds=nowhere[..., :3],
         views=nowhere,
@@ -180,24 +184,27 @@ def check_memory(memory: LatentMemory, config: MemoryConfig, what: str) -> None:
 def check_tables(memory: LatentMemory, config: MemoryConfig, what: str, partitions: int) -> None:
     """Raise ValueError as `check_memory` for tables that hold only some of the partitions."""
     tokens, pages = memory.tokens, memory.order.shape
-    got = (tokens.shape, str(tokens.dtype), pages, memory.directory.shape[-2] > 0)
+    held = (memory.directory.shape[-2] > 0, memory.axes.shape[-3] > 0)
+    got = (tokens.shape, str(tokens.dtype), pages, *held)
     expected = (
         (partitions, config.rows // LINE, LINE * config.channels),
         config.token_dtype,
         (partitions, config.pages, config.page_size),
         config.merges,
+        config.axes,
     )
     if got != expected:
         raise ValueError(
             f"{what}: memory.tokens is {got[1]}{list(got[0])} in pages {list(pages)}, expected "
             f"{expected[1]}{list(expected[0])} in pages {list(expected[2])} from the config"
-            f"{_directory_words(got[3], expected[3])}; make the memory with empty(config), and use "
-            "jax.vmap for stacked memories."
+            f"{_table_words(got[3], expected[3], 'a directory of voxels')}"
+            f"{_table_words(got[4], expected[4], 'axes of its rows')}; make the memory with "
+            "empty(config), and use jax.vmap for stacked memories."
         )
 
 
-def _directory_words(got: bool, expected: bool) -> str:
-    """Return what to say of the directory where that is what differs."""
+def _table_words(got: bool, expected: bool, what: str) -> str:
+    """Return what to say of a table that only some memories have, where that is what differs."""
     if got == expected:
         return ""
-    return " without a directory of voxels" if got else " with a directory of voxels"
+    return f" without {what}" if got else f" with {what}"

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Int32
 
 from mirage_jax.geometry.camera import Camera, camera_center
+from mirage_jax.geometry.cell_axes import cell_axes
 from mirage_jax.geometry.depth import edge_validity
 from mirage_jax.geometry.projection import unproject
 from mirage_jax.memory import directory, evict, merge, place, put
+from mirage_jax.memory.axes import pack_axes
 from mirage_jax.memory.merge import Rows
 from mirage_jax.memory.moved import moved_between, moved_since
 from mirage_jax.memory.read import MemoryRead, read
@@ -90,6 +92,9 @@ def unproject_rows(
     points = unproject(depth, camera, config.half_cell)
     origin = jnp.broadcast_to(camera_center(camera)[:, None, None], points.shape)
     times = jnp.broadcast_to(jnp.asarray(time, jnp.int32), grid[:1])
+    axes = None
+    if config.axes:
+        axes = pack_axes(cell_axes(depth, camera, config.half_cell)).reshape(-1, 3)
     rows = Rows(
         positions=points.reshape(-1, 3),
         tokens=latents.reshape(-1, latents.shape[-1]),
@@ -97,6 +102,7 @@ def unproject_rows(
         depth=depth.reshape(-1),
         time=jnp.broadcast_to(times[:, None, None], grid).reshape(-1),
         keep=jnp.asarray(keep, bool).reshape(-1),
+        axes=axes,
     )
     return rows._replace(keep=_storable(rows))
 
@@ -151,7 +157,7 @@ def arrange(memory: LatentMemory, rows: Rows, config: MemoryConfig) -> merge.Sor
             f"write: rows.tokens has shape {list(rows.tokens.shape)}, expected [m, "
             f"{config.channels}] (config.channels)."
         )
-    rows = jax.tree.map(jnp.asarray, rows)
+    rows = _with_axes(jax.tree.map(jnp.asarray, rows), config)
     # A position must round the same way where its voxel is found and where it is stored: the
     # barrier keeps compilers from computing it twice.
     frozen = jax.lax.optimization_barrier(jax.lax.stop_gradient(rows))
@@ -283,6 +289,14 @@ def _write_unseen(
     held_back, through = _count(rows.keep & ~fresh), _count(rows.keep & fresh & moved)
     memory, report = access.write(memory, rows._replace(keep=rows.keep & fresh & ~moved), config)
     return memory, report._replace(merged=report.merged + held_back, moved=through)
+
+
+def _with_axes(rows: Rows, config: MemoryConfig) -> Rows:
+    """Return rows that say how their cells lay (nothing, if unknown) where the config keeps it."""
+    if not config.axes:
+        return rows._replace(axes=None)
+    unknown = jnp.zeros((rows.keep.shape[0], 3), jnp.uint32)
+    return rows if rows.axes is not None else rows._replace(axes=unknown)
 
 
 def _storable(rows: Rows) -> Bool[jax.Array, " m"]:

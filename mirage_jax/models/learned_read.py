@@ -35,6 +35,8 @@ class LearnedReadConfig:
       blocks: number of residual blocks; the receptive field is 4 * blocks + 3 cells.
       placed: start from patches placed where they are seen (`patch_read.py`, needs the small
         codec) instead of from the hole-filled read.
+      parts: of a cell each way that show a row of their own to be placed; more than 1 reads memory
+        once more, on a grid that much finer.
     """
 
     latent_channels: int = 48
@@ -42,6 +44,14 @@ class LearnedReadConfig:
     width: int = 128
     blocks: int = 4
     placed: bool = False
+    parts: int = 1
+
+    def __post_init__(self):
+        if self.parts < 1 or (self.parts > 1 and not self.placed):
+            raise ValueError(
+                f"learned_read.parts: got {self.parts} with placed={self.placed}, expected 1, or "
+                "more with placed=True"
+            )
 
     def build(self, rngs: nnx.Rngs) -> LearnedRead:
         """Construct the module with fresh parameters."""

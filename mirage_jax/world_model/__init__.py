@@ -22,7 +22,7 @@ from mirage_jax.world_model.denoise import (
     predict_velocity,
     sample_chunk,
 )
-from mirage_jax.world_model.look import Observation, latent_depth, observe, place
+from mirage_jax.world_model.look import Observation, latent_depth, observe
 from mirage_jax.world_model.parts import (
     FAR,
     HELD_LATENTS,
@@ -33,6 +33,7 @@ from mirage_jax.world_model.parts import (
     encode_held,
     white_score,
 )
+from mirage_jax.world_model.placing import place, read_rows
 from mirage_jax.world_model.remember import (
     empty_memory,
     grid_camera,
@@ -59,6 +60,7 @@ __all__ = [
     "observe",
     "place",
     "predict_velocity",
+    "read_rows",
     "remember",
     "sample_chunk",
     "sky_cells",

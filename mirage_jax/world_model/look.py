@@ -5,7 +5,7 @@ Read next: `mirage_jax/memory/read.py`, `mirage_jax/models/condition.py`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ from mirage_jax.geometry import projection
 from mirage_jax.memory import features as feature_lib
 from mirage_jax.memory import fill, read, state
 from mirage_jax.models import condition as condition_lib
-from mirage_jax.models import functional, patch_read
-from mirage_jax.models.learned_read import exactness
+from mirage_jax.models import functional
+from mirage_jax.world_model import placing
 from mirage_jax.world_model.parts import FAR, Params, WorldConfigLike
-from mirage_jax.world_model.shares import READ_SCOPE, on_own_share
+from mirage_jax.world_model.shares import read_all
 
 
 class Observation(NamedTuple):
@@ -70,15 +70,9 @@ def observe(
     """
     count = cameras.cam_to_world.shape[1] - (0 if kept is None else kept.depth.shape[1])
     parts = [] if kept is None else [kept]
+    shown = jax.tree.map(lambda leaf: leaf[:, :count], cameras)
     if count:
-        shown = jax.tree.map(lambda leaf: leaf[:, :count], cameras)
-        read_all = on_own_share(
-            lambda access, m, c: access.read(m, c, grid_hw, config.memory),
-            config.memory,
-            gives_memory=False,
-        )
-        with jax.named_scope(READ_SCOPE):
-            parts.insert(0, read_all(memory, shown))
+        parts.insert(0, read_all(memory, shown, grid_hw, config.memory))
     found = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
     base = filled = found.tokens
     if config.condition.holes == "filled":
@@ -86,7 +80,8 @@ def observe(
     if config.learned_read is not None:
         features = feature_lib.read_features(found)
         if config.learned_read.placed:
-            base = place(config, params, found, filled, features)
+            rows = placing.read_rows(config, memory, shown, found)
+            base = placing.place(config, params, found, filled, features, rows)
         base = functional.apply(
             config.learned_read, params["learned_read"], found.tokens, base, features
         )
@@ -102,16 +97,6 @@ def observe(
         score=score,
     )
     return Observation(read=found, filled=filled, base=base, rays=rays, condition=condition)
-
-
-def place(
-    config: WorldConfigLike, params: Params, found: read.MemoryRead, filled: Any, features: Any
-) -> Float[Array, "b t h w c"]:
-    """Return the read with patches placed where they are seen; exact cells keep their token."""
-    rows = patch_read.Placed(found.tokens, found.visibility, found.offset, found.scale, found.depth)
-    placed = patch_read.place_patches(config.codec, params["codec"], rows, filled)
-    exact = exactness(features)[..., None]
-    return exact * filled + (1.0 - exact) * placed
 
 
 def latent_depth(

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from mirage_jax.distributed.axes import TABLE, spec_for
 from mirage_jax.distributed.constrain import devices_in_mesh, on_own_part
+from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory import read, sharded, write
 from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.memory.state import LatentMemory
@@ -64,6 +65,19 @@ def on_own_share(
         return divided(memory, *arguments)
 
     return run
+
+
+def read_all(
+    memory: LatentMemory, cameras: Camera, grid_hw: tuple[int, int], config: MemoryConfig
+) -> read.MemoryRead:
+    """Read the memories [b] of a batch at cameras [b, t] with intrinsics of that grid."""
+    one = on_own_share(
+        lambda access, memory, cameras: access.read(memory, cameras, grid_hw, config),
+        config,
+        gives_memory=False,
+    )
+    with jax.named_scope(READ_SCOPE):
+        return one(memory, cameras)
 
 
 def memory_axes(config: MemoryConfig) -> tuple[str, ...]:

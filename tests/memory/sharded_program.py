@@ -20,7 +20,7 @@ from mirage_jax.plan.memory import Work, compile_memory
 HW, ROWS, WRITES, FRAMES = (6, 8), 160, 3, 8
 _RULES = {"capacity": 640, "channels": 3, "partitions": 8, "page_rows": 8, "voxel_size": 0.4}
 CASES = {
-    "newest": state.MemoryConfig(**_RULES | {"capacity": 400}, retention="newest"),
+    "newest": state.MemoryConfig(**_RULES | {"capacity": 400}, retention="newest", axes=True),
     "append_farthest": state.MemoryConfig(**_RULES | {"capacity": 320}, when_full="farthest"),
     "mean_oldest_best_view": state.MemoryConfig(
         **_RULES | {"capacity": 256}, retention="mean", when_full="oldest", select="best_view"

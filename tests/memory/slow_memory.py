@@ -69,6 +69,7 @@ def random_memory(rng, config, count):
             depth=rng.uniform(1, 6, count).astype(np.float32),
             time=rng.integers(0, 50, count).astype(np.int32),
             weight=np.ones(count, np.float32),
+            axes=make_axes(count),
         ),
         config,
     )
@@ -82,6 +83,11 @@ def by_age(memory, index):
     return places[np.asarray(index)]
 
 
+def make_axes(count):
+    """Return steps in the world of as many rows."""
+    return np.random.default_rng(count).normal(size=(count, 3, 2)).astype(np.float16)
+
+
 def make_rows(rng, count, channels, spread=1.0):
     """Return storable random rows."""
     return write.Rows(
@@ -91,6 +97,7 @@ def make_rows(rng, count, channels, spread=1.0):
         depth=rng.uniform(0.5, 9, count).astype(np.float32),
         time=np.arange(count, dtype=np.int32),
         keep=np.ones(count, bool),
+        axes=rows_lib.words_of(make_axes(count)),
     )
 
 

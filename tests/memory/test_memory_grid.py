@@ -255,7 +255,10 @@ def test_row_numbers_are_those_of_a_read():
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
 @pytest.mark.parametrize(
     "rules",
-    [{"retention": "mean"}, {"retention": "newest", "when_full": "oldest", "capacity": 144}],
+    [
+        {"retention": "mean"},
+        {"retention": "newest", "when_full": "oldest", "capacity": 144, "axes": True},
+    ],
     ids=["mean", "oldest pages given up"],
 )
 def test_writing_page_by_page_equals_scattering_rows(monkeypatch, rules, platform):

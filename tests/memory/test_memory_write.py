@@ -25,8 +25,8 @@ write_frames = jax.jit(write.write_frames, static_argnums=5)
 def fast_write(memory, rows, config):
     """Write with rows padded to one length by rows that are not kept."""
     missing = LENGTH - len(rows.keep)
-    padded = [np.pad(x, [(0, missing)] + [(0, 0)] * (np.ndim(x) - 1)) for x in rows]
-    return compiled_write(memory, write.Rows(*padded), config)
+    padded = jax.tree.map(lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (np.ndim(x) - 1)), rows)
+    return compiled_write(memory, padded, config)
 
 
 def concatenate_rows(*parts):

@@ -94,10 +94,10 @@ def placed(tokens, **changes) -> patch_read.Placed:
         "tokens": tokens,
         "visibility": jnp.ones(shape, bool),
         "offset": jnp.zeros((*shape, 2)),
-        "scale": jnp.zeros(shape),
+        "axes": jnp.broadcast_to(jnp.eye(3, 2), (*shape, 3, 2)),
         "depth": jnp.full(shape, 3.0),
     }
-    return patch_read.Placed(**(fields | changes))
+    return jax.tree.map(lambda leaf: leaf[None], patch_read.Placed(**(fields | changes)))
 
 
 def still_tokens(fitted, picture) -> jax.Array:
@@ -140,12 +140,70 @@ def test_nearer_patches_cover_farther_ones(fitted):
     tokens = jax.random.normal(jax.random.key(0), (1, 1, height, width, CONFIG.latent_channels))
     depth = jnp.full((1, 1, height, width), 8.0).at[0, 0, 1, 1].set(1.0)
     # The near patch in the middle is twice as large as its cell and hides part of its neighbours.
-    scale = jnp.zeros_like(depth).at[0, 0, 1, 1].set(jnp.log(2.0))
+    axes = jnp.broadcast_to(jnp.eye(3, 2), (1, 1, height, width, 3, 2))
     far_only = placed(tokens, depth=depth)
-    both = placed(tokens, depth=depth, scale=scale)
+    both = placed(tokens, depth=depth, axes=axes.at[0, 0, 1, 1].multiply(2.0))
     place = lambda read: patch_read.place_patches(CONFIG, fitted, read, tokens)  # noqa: E731
     assert jnp.abs(place(both) - place(far_only))[0, 0, 1, 0].max() > 0.05
     assert np.isfinite(place(both)).all()
+
+
+def slow_picture(patches, base, read) -> np.ndarray:
+    """Draw patches pixel by pixel: the nearest surface hides others, edges fade, then are faint."""
+    k, h, w, s = patches.shape[:4]
+    picture = np.array(base, np.float64)
+    for y, x in np.ndindex(h * s, w * s):
+        found = []
+        for c, di, dj in np.ndindex(k, 3, 3):
+            i, j = y // s + di - 1, x // s + dj - 1
+            if not (0 <= i < h and 0 <= j < w and read.visibility[c, 0, 0, i, j]):
+                continue
+            axes = np.float64(read.axes[c, 0, 0, i, j])
+            if np.linalg.det(axes[:2]) <= 1e-3:
+                continue
+            centre = np.array([j, i]) + 0.5 + np.float64(read.offset[c, 0, 0, i, j])
+            place = np.linalg.solve(axes[:2], (np.array([x, y]) + 0.5) / s - centre)
+            away = np.abs(place).max()
+            if away >= 1.0:
+                continue
+            column, line = np.clip((place + 0.5) * s - 0.5, 0, s - 1)
+            tents = [np.maximum(0, 1 - np.abs(v - np.arange(s))) for v in (line, column)]
+            colour = np.einsum("a,b,abc->c", *tents, patches[c, i, j])
+            fade = np.prod(np.clip(s * (0.5 - np.abs(place)) + 0.5, 0, 1))
+            weight = fade + 0.01 * min(1.0, 2 - 2 * away)
+            depth = float(read.depth[c, 0, 0, i, j]) * np.exp(np.clip(axes[2] @ place, -0.5, 0.5))
+            found.append((depth, away <= 0.5, weight, colour))
+        front = min([depth for depth, core, _, _ in found if core], default=np.inf)
+        shown = [(weight, colour) for d, _, weight, colour in found if d <= 1.05 * front]
+        shown = sorted(shown, key=lambda pair: -pair[0])[:2]
+        cover = sum(weight for weight, _ in shown)
+        if cover > 0:
+            colour = sum(weight * colour for weight, colour in shown) / cover
+            share = min(cover / 0.005, 1.0)
+            picture[y, x] = share * colour + (1 - share) * picture[y, x]
+    return picture
+
+
+def test_patches_are_drawn_in_perspective_as_a_slow_loop_draws_them(fitted):
+    rng = np.random.default_rng(4)
+    shape, s = (2, 1, 1, 3, 4), CONFIG.spatial_stride
+    tokens = rng.normal(size=(*shape, CONFIG.latent_channels)).astype(np.float32)
+    axes = np.eye(3, 2) * rng.uniform(0.6, 1.7, (*shape, 1, 1)) + 0.25 * rng.normal(size=(3, 2))
+    read = patch_read.Placed(
+        tokens=tokens,
+        visibility=rng.random(shape) < 0.7,
+        offset=rng.uniform(-0.5, 0.5, (*shape, 2)).astype(np.float32),
+        axes=axes.astype(np.float32),
+        depth=rng.choice([2.0, 2.05, 5.0], shape).astype(np.float32),
+    )
+    filled = rng.normal(size=(1, 1, 3, 4, CONFIG.latent_channels)).astype(np.float32)
+    drawn = patch_read.place_patches(CONFIG, fitted, read, jnp.asarray(filled))
+    held = jnp.repeat(jnp.concatenate([tokens[:, 0], filled]), 2, axis=1)
+    pictures = functional.apply(CONFIG, fitted, held, method="decode")[:, -1]
+    patches = np.asarray(pictures).reshape(3, 3, s, 4, s, 3).swapaxes(2, 3)
+    picture = slow_picture(patches[:2], pictures[2], read)
+    expected = still_tokens(fitted, jnp.asarray(picture, jnp.float32))
+    np.testing.assert_allclose(drawn, expected, atol=2e-3)
 
 
 def test_learned_read_leaves_exact_cells_alone_and_starts_as_its_start():
