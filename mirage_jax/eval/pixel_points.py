@@ -182,6 +182,7 @@ def _on_grid(
         tokens=jnp.where(visible[..., None], tokens, 0.0),
         visibility=visible,
         depth=jnp.where(visible, depth, 0.0),
+        axes=jnp.where(visible[..., None, None], jnp.eye(3, 2), 0.0),
     )
 
 
@@ -198,6 +199,7 @@ def nothing_shown(batch: int, count: int, height: int, width: int, channels: int
         scale=zero,
         angle=zero,
         age=never,
+        axes=jnp.zeros((*shape, 3, 2)),
     )
 
 
