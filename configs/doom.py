@@ -5,6 +5,7 @@
     mirage train --config configs/doom.py:tiny --stage codec --workdir runs/doom_tiny
     mirage train --config configs/doom.py:tiny --stage depth --workdir runs/doom_tiny
     mirage train --config configs/doom.py:tiny --stage denoiser --workdir runs/doom_tiny
+    mirage train --config configs/doom.py:tiny --stage read --workdir runs/doom_tiny
 
 Variants: `tiny` (96x128 pixels, trained on two CPU cores; the shipped weights) and `base` (the same
 world for an accelerator; unmeasured).
@@ -73,7 +74,7 @@ def _set_models(config: ConfigDict) -> None:
 
 
 def _set_stages(config: ConfigDict) -> None:
-    """Set the three stages of training."""
+    """Set the stages of training."""
     config.codec_train = {
         "steps": 2000,
         "batch": 6,
@@ -93,6 +94,18 @@ def _set_stages(config: ConfigDict) -> None:
         "validate_steps": 250,
         "checkpoint_steps": 250,
         "windows": {"memory_frames": 4},
+    }
+    config.read_train = {
+        "steps": 400,
+        "batch": 4,
+        "learning_rate": 1e-3,
+        "warmup_steps": 20,
+        "ema_decay": 0.98,
+        "log_steps": 20,
+        "validate_steps": 100,
+        "checkpoint_steps": 50,
+        "validation_clips": 8,
+        "windows": {"memory_frames": 4, "first_fraction": 0.25, "memory_off": 0.0},
     }
     config.denoiser_train = {
         "steps": 1600,
@@ -121,4 +134,5 @@ def _enlarge(config: ConfigDict) -> None:
     config.learned_read.update(width=384, blocks=8)
     config.memory.capacity = 131_072
     config.depth_train.update(steps=20_000, batch=32)
+    config.read_train.update(steps=20_000, batch=32)
     config.denoiser_train.update(steps=200_000, batch=64, learning_rate=2e-4, warmup_steps=1000)

@@ -14,7 +14,7 @@ from mirage_jax.distributed import exit_codes
 
 # How a run that was stopped ends, by the reason's name.
 _ENDS = {"PREEMPTED": exit_codes.PREEMPTED, "INTERRUPTED": exit_codes.INTERRUPTED}
-STAGES = ("codec", "depth", "denoiser", "branch", "lora", "full")
+STAGES = ("codec", "depth", "denoiser", "read", "branch", "lora", "full")
 
 
 class NotFinite(click.ClickException):
@@ -76,7 +76,8 @@ class NotFinite(click.ClickException):
 def command(config, stage, workdir, weights, processes, **flags) -> None:
     """Trains one stage of a world.
 
-    From scratch: codec, then depth, then denoiser. From given weights: branch (the memory branch
+    From scratch: codec, then depth, then denoiser; read trains the learned read further, alone.
+    From given weights: branch (the memory branch
     beside a fixed backbone), then lora (a low-rank change of the whole, written beside it), or full
     (all parameters).
 
@@ -147,7 +148,7 @@ def _watch_options(world, stage: str, profile: str | None, wandb: str):
     from mirage_jax.train.watch import WatchOptions
 
     work = None
-    if stage not in ("codec", "depth"):
+    if stage not in ("codec", "depth", "read"):
         count = operations.training_step(world, world.denoiser_stage(stage))
         work = Work(count.tokens, count.model)
     return WatchOptions(parse_window(profile) if profile else None, wandb, work)

@@ -97,8 +97,8 @@ def place_patches(
     """
     lead, k = filled.ndim - 2, read.depth.shape[0]
     read = jax.tree.map(lambda leaf: leaf.reshape(k, -1, *leaf.shape[lead:]), read)
-    base = _to_patches(config, params, filled.reshape(-1, *filled.shape[-3:]))
-    patches = _to_patches(config, params, read.tokens)
+    base = to_patches(config, params, filled.reshape(-1, *filled.shape[-3:]))
+    patches = to_patches(config, params, read.tokens)
     colour, cover = _compose(config.spatial_stride, read, patches)
     share = jnp.minimum(cover / (0.5 * _FAINT), 1.0)[..., None]
     colour = share * colour / jnp.maximum(cover, 1e-6)[..., None]
@@ -211,7 +211,7 @@ def _window(grid: jax.Array, place: jax.Array) -> jax.Array:
     return jax.lax.dynamic_slice(grid, start, size)[0]
 
 
-def _to_patches(config: CodecConfig, params: Mapping[str, Any], tokens) -> jax.Array:
+def to_patches(config: CodecConfig, params: Mapping[str, Any], tokens) -> jax.Array:
     """Return the last frame of the patches that tokens stand for, [n, h, w, s, s, 3]."""
     latents = tokens * params["latent_std"] + params["latent_mean"]
     linear = params["synthesis"]["group"]

@@ -31,6 +31,7 @@ from mirage_jax.train.stage_config import (
     DenoiserStageConfig,
     DepthStageConfig,
     LoraStageConfig,
+    ReadStageConfig,
 )
 
 RAM_BYTES = 4 * 2**30
@@ -95,6 +96,7 @@ class WorldConfig:
         sampling: solver settings.
         mesh: how training is divided among devices; never changes what is computed.
         codec_train, depth_train, denoiser_train: the stages of a world trained from scratch.
+        read_train: training of the learned read alone, after the codec.
         branch_train: training of the memory branch beside a given backbone.
         lora_train: training of a low-rank change of a given denoiser.
         full_train: training of all parameters of a given denoiser.
@@ -115,6 +117,7 @@ class WorldConfig:
     codec_train: CodecStageConfig = CodecStageConfig()
     depth_train: DepthStageConfig = DepthStageConfig()
     denoiser_train: DenoiserStageConfig = DenoiserStageConfig()
+    read_train: ReadStageConfig = ReadStageConfig()
     branch_train: BranchStageConfig = BranchStageConfig()
     lora_train: LoraStageConfig = LoraStageConfig()
     full_train: DenoiserStageConfig = DenoiserStageConfig()

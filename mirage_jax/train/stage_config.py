@@ -128,6 +128,23 @@ class DepthStageConfig(StageConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadStageConfig(StageConfig):
+    """Training of the learned read alone, on windows.
+
+    Attributes:
+        windows: how they are drawn.
+        noise: added to what memory is made of.
+        hidden_weight: weight of a cell that memory does not show, beside 1 of one that it does.
+        detail_weight: weight of the error of image gradients; for the small codec only.
+    """
+
+    windows: WindowConfig = WindowConfig(memory_off=0.0)
+    noise: NoiseConfig = NoiseConfig()
+    hidden_weight: float = 0.1
+    detail_weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class DenoiserStageConfig(StageConfig):
     """Training of the denoiser and the learned read on windows, or of parts of them.
 

@@ -28,6 +28,12 @@ from mirage_jax.train.latent_files import encode_split
 from mirage_jax.train.latents import load_codec
 from mirage_jax.train.objective import Objective
 from mirage_jax.train.optimizer import make_optimizer
+from mirage_jax.train.read_stage import ReadObjective
+from mirage_jax.train.stage_config import (
+    DenoiserStageConfig,
+    DepthStageConfig,
+    ReadStageConfig,
+)
 from mirage_jax.train.window_scores import validation_windows
 
 # Stages in the order in which they are run, and what they do.
@@ -35,6 +41,7 @@ STAGES = {
     "codec": "the codec",
     "depth": "the depth head",
     "denoiser": "all of the denoiser, from scratch",
+    "read": "the learned read alone, beside a given codec",
     "branch": "the memory branch, beside a given backbone",
     "lora": "a low-rank change of a given denoiser",
     "full": "all of a given denoiser",
@@ -74,15 +81,20 @@ def make_objective(
         report=report,
     )
     latents = encode(train, workdir / "latents" / "train", mirror=world.data.mirror)
-    config = world.depth_train if stage == "depth" else world.denoiser_stage(stage)
+    config = _windowed(world, stage)
     chosen = fixed_clips(val, config.validation_clips)
     val_latents = encode(chosen, workdir / "latents" / "val")
     memory_frames = config.windows.memory_frames
-    if stage == "depth":
+    if stage in ("depth", "read"):
         shown = validation_windows(val_latents, chosen, world.chunk, memory_frames)
-        depth = DepthObjective(world, latents, shown)
-        depth.order = order_of(train)
-        return depth
+        objective: DepthObjective | ReadObjective
+        if stage == "depth":
+            objective = DepthObjective(world, latents, shown)
+        else:
+            given_read = start.given_read(world, folders)
+            objective = ReadObjective(world, codec, latents, shown, given_read)
+        objective.order = order_of(train)
+        return objective
     texts, val_texts = clip_texts(world, train), clip_texts(world, chosen)
     shown = validation_windows(val_latents, chosen, world.chunk, memory_frames, val_texts)
     given = functools.partial(start.given_params, world, world.denoiser_stage(stage), folders)
@@ -99,9 +111,18 @@ def make_objective(
     return denoiser
 
 
+def _windowed(
+    world: WorldConfig, stage: str
+) -> DepthStageConfig | ReadStageConfig | DenoiserStageConfig:
+    """Return the settings of a stage that trains on windows."""
+    if stage == "depth":
+        return world.depth_train
+    return world.read_train if stage == "read" else world.denoiser_stage(stage)
+
+
 def estimate_stage(world: WorldConfig, stage: str) -> estimate.Estimate | None:
-    """Return the size of an update; None for codec and depth head, which are small."""
-    if stage in ("codec", "depth"):
+    """Return the size of an update; None for codec, depth head and read, which are small."""
+    if stage in ("codec", "depth", "read"):
         return None
     config = world.denoiser_stage(stage)
     trained, fixed = tuning.abstract_split(world, config)

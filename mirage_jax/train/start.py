@@ -8,7 +8,8 @@ one, whose hints are zero: the backbone is unchanged at step 0. Read next:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mirage_jax.models import files, functional
@@ -44,6 +45,15 @@ def drawn_params(world: WorldConfig) -> Params:
         key = key_for(world.seed, 0, Purpose.INIT_LEARNED_READ)
         params["learned_read"] = functional.init(world.learned_read, key)
     return params
+
+
+def given_read(world: WorldConfig, folders: Sequence[Path]) -> Callable[[], Params] | None:
+    """Return what reads the learned read of the first folder that has one; None if none has."""
+    paths = [folder / "learned_read.safetensors" for folder in folders]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None or world.learned_read is None:
+        return None
+    return functools.partial(files.load_params, found, world.learned_read)
 
 
 def given_params(world: WorldConfig, stage: DenoiserStageConfig, folders: Sequence[Path]) -> Params:

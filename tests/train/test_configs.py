@@ -21,6 +21,7 @@ from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.depth_stage import DepthObjective
 from mirage_jax.train.latents import CodecWeights
+from mirage_jax.train.read_stage import ReadObjective
 from mirage_jax.train.window_scores import ValidationWindows
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +56,17 @@ def test_every_stage_of_a_config_file_builds_abstractly(name):
     losses.append(abstract_loss(depth, params, depth.batch(0)))
 
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), codec_params)
-    denoiser = DenoiserObjective(world, CodecWeights(world.codec, zeros, ""), latents, NOTHING)
+    weights = CodecWeights(world.codec, zeros, "")
+    denoiser = DenoiserObjective(world, weights, latents, NOTHING)
     params = {"denoiser": functional.abstract_params(world.denoiser)}
     if world.learned_read is not None:
         params["learned_read"] = functional.abstract_params(world.learned_read)
     losses.append(abstract_loss(denoiser, params, denoiser.batch(0)))
-    stages = (world.codec_train, world.depth_train, world.denoiser_train)
+    stages = [world.codec_train, world.depth_train, world.denoiser_train]
+    if world.learned_read is not None:
+        read = ReadObjective(world, weights, latents, NOTHING)
+        losses.append(abstract_loss(read, params["learned_read"], read.batch(0)))
+        stages.append(world.read_train)
     for stage, (rows, metrics) in zip(stages, losses, strict=True):
         assert rows.shape == (stage.batch,)
         assert all(value.shape == () for value in metrics.values())

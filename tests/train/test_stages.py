@@ -12,11 +12,12 @@ from mirage_jax.distributed.mesh import MeshConfig, abstract_mesh
 from mirage_jax.models import functional, pca
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train import config as config_lib
-from mirage_jax.train import latent_files, stages
+from mirage_jax.train import latent_files, stages, start
 from mirage_jax.train import latents as latents_lib
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.depth_stage import DepthObjective
 from mirage_jax.train.optimizer import make_optimizer
+from mirage_jax.train.read_stage import ReadObjective
 from mirage_jax.train.state import new_state
 from mirage_jax.train.step import make_step
 from mirage_jax.train.window_scores import ValidationWindows, validation_windows
@@ -30,7 +31,9 @@ def world():
     overrides = {"data.num_clips": 2, "codec.width": 0, "data.clip_frames": 25}
     overrides |= {"chunk.latent_frames": 3, "chunk.preceding": 1, "sampling.steps": 1}
     overrides |= {"denoiser.layers": 1}
-    overrides |= {f"{s}_train.{k}": v for s in ("depth", "denoiser") for k, v in FAST.items()}
+    overrides |= {
+        f"{s}_train.{k}": v for s in ("depth", "denoiser", "read") for k, v in FAST.items()
+    }
     return config_lib.replace(config_lib.load(str(CONFIG)), overrides)
 
 
@@ -127,6 +130,26 @@ def test_the_depth_head_overfits_a_room(latents, tmp_path):
     scores = objective.validate(params, {}, 60, tmp_path)
     assert scores["log_error"] < first["log_error"]
     assert list(tmp_path.glob("depth_*.png"))
+
+
+def test_the_learned_read_overfits_a_room_and_goes_on_from_what_it_left(latents, tmp_path):
+    # One clip gives windows of one kind: compiling the other takes longer than all else here.
+    windows = validation_windows(latents, clips()[:1], world().chunk, 2)
+    objective = ReadObjective(world(), codec(), latents, windows)
+    params, first, last = overfit(objective, steps=60)
+    assert first["read_visible"] == pytest.approx(first["filled_visible"], rel=1e-4)
+    assert last["read_visible"] < 0.8 * first["filled_visible"]
+    assert last["detail_visible"] < 0.95 * first["detail_visible"]
+    scores = objective.validate(params, {}, 60, tmp_path)
+    assert scores["psnr_ceiling"] > scores["psnr_read"]
+    assert (tmp_path / "read_0000060.png").stat().st_size > 1000
+    assert start.given_read(world(), [tmp_path]) is None
+    objective.export(params, {}, 60, tmp_path)
+    again = ReadObjective(
+        world(), codec(), latents, windows, start.given_read(world(), [tmp_path / "no", tmp_path])
+    )
+    jax.tree.map(np.testing.assert_array_equal, again.init()[0], params)
+    assert not again.draws
 
 
 def test_a_stage_without_the_codec_before_it_says_which_command_is_missing(tmp_path):
