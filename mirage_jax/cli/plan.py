@@ -18,10 +18,10 @@ STAGES = ("denoiser", "branch", "lora", "full")
 @click.option("--memory", type=float, help="Plan one memory of so many rows, e.g. 1e8, instead.")
 @click.option("--batch", type=click.IntRange(min=1), help="Clips at once; default: the config's.")
 @click.option("--target", help="Devices to plan for, e.g. v5p:4x4x4, v5e:16x16, tpu7x:4x4x4.")
+@click.option("--stage", type=click.Choice(STAGES), help="Stage; default: all, and the rollout.")
 @click.option(
-    "--stage", type=click.Choice(STAGES), help="Stage to plan; default: all, and rollout."
+    "--rollout", is_flag=True, help="With --target: plan a rollout's chunk, after --stage."
 )
-@click.option("--rollout", is_flag=True, help="With --stage and --target: plan the rollout too.")
 @click.option("--mesh", help="Devices along each axis, as in fsdp=16,context=4; default: chosen.")
 @click.option("--no-compile", is_flag=True, help="Estimate only; takes seconds, not minutes.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
@@ -48,9 +48,16 @@ def _plan_config(config, target, no_compile, as_json, *, batch, stage, rollout, 
         overrides |= {f"mesh.{axis}": size for axis, size in parse_mesh(mesh).items()}
     world = config_lib.replace(config_lib.load(config), overrides)
     if target:
-        _plan(world, target, stage, rollout or not stage, no_compile, as_json)
+        _plan(world, target, _stages(stage, rollout), rollout or not stage, no_compile, as_json)
     else:
         _estimate(world, (stage,) if stage else STAGES)
+
+
+def _stages(stage, rollout) -> tuple[str, ...]:
+    """Return the stages to plan: the one that is named; else none beside a rollout, or all."""
+    if stage:
+        return (stage,)
+    return () if rollout else STAGES
 
 
 def _choose_platform() -> None:
@@ -104,7 +111,7 @@ def _devices(target, no_compile):
         return None
 
 
-def _plan(world, target, stage, rollout, no_compile, as_json) -> None:
+def _plan(world, target, stages, rollout, no_compile, as_json) -> None:
     import json
 
     from mirage_jax.distributed.targets import parse_target
@@ -113,11 +120,12 @@ def _plan(world, target, stage, rollout, no_compile, as_json) -> None:
     wanted = parse_target(target)
     devices = _devices(wanted, no_compile)
     plans = []
-    for name in (stage,) if stage else STAGES:
+    for name in stages:
         plans.append(make.plan_training(world, name, wanted, devices))
         click.echo(plans[-1].text())
     if rollout:
-        plans.append(make.plan_rollout(world, wanted, devices, plans[0].mesh))
+        mesh = plans[0].mesh if plans else None
+        plans.append(make.plan_rollout(world, wanted, devices, mesh))
         click.echo(plans[-1].text())
     if as_json:
         whole = plans[0].values()

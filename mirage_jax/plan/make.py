@@ -12,11 +12,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mirage_jax import estimate
 from mirage_jax.distributed.mesh import make_mesh
 from mirage_jax.distributed.targets import Target
 from mirage_jax.models import functional
-from mirage_jax.plan import meshes, operations, steps
+from mirage_jax.plan import decoding, meshes, operations, steps
 from mirage_jax.plan.report import Load, Plan
 from mirage_jax.train import tuning
 from mirage_jax.train.config import WorldConfig
@@ -56,28 +55,33 @@ def plan_training(
 
 
 def plan_rollout(
-    world: WorldConfig, target: Target, devices: Sequence[Any] | None, sizes: dict[str, int]
+    world: WorldConfig,
+    target: Target,
+    devices: Sequence[Any] | None,
+    sizes: dict[str, int] | None = None,
 ) -> Plan:
-    """Plan a chunk of as many rollouts side by side as `data` and `fsdp` have devices."""
+    """Plan a chunk of as many rollouts side by side as `data` and `fsdp` have devices.
+
+    Args:
+        world: its mesh is used where it takes all devices and `sizes` are not given.
+        target: what it is to run on.
+        devices: from `compile_only_devices`; None plans without compiling.
+        sizes: of the mesh; None chooses.
+    """
+    sizes = sizes or meshes.rollout_mesh(world, target.devices, target.chip.memory)
     world = meshes.with_mesh(world, sizes)
     rows = sizes["data"] * sizes["fsdp"]
-    whole = estimate.estimate_generation(world, batch=rows, references=0)
     tokens = dataclasses.replace(world.chunk.references, most=0)
     bare = dataclasses.replace(world, chunk=dataclasses.replace(world.chunk, references=tokens))
-    count = rows * operations.rollout_chunk(bare)
-    parameters = 2 * functional.count_params(functional.abstract_params(world.denoiser))
+    count = rows * (operations.rollout_chunk(bare) + decoding.operations(world))
     plan = Plan(
         what=f"{world.name}: a chunk of each of {rows} rollouts",
         target=target,
         mesh=sizes,
         batch=rows,
-        load=Load(count, count, world.sampling.steps * parameters / sizes["tensor"]),
+        load=Load(count, count, _rollout_bytes(world, sizes)),
         compiled=None,
-        estimated_bytes={
-            name: size / (target.devices if "parameters" in name else rows * sizes["context"])
-            for name, size in whole.bytes.items()
-            if "codec" not in name
-        },
+        estimated_bytes=meshes.rollout_bytes(world, sizes),
     )
     return _compiled(plan, world, devices, lambda mesh: steps.compile_rollout(world, mesh))
 
@@ -98,6 +102,16 @@ def _compiled(
             raise
         return dataclasses.replace(plan, failed=str(error).splitlines()[0][:400])
     return dataclasses.replace(plan, compiled=compiled)
+
+
+def _rollout_bytes(world: WorldConfig, mesh: dict[str, int]) -> float:
+    """Return bytes of weights that a device reads at least: at each solver step, each decoding."""
+    size = 2 if world.denoiser.dtype == "bfloat16" else 4
+    denoiser = functional.count_params(functional.abstract_params(world.denoiser))
+    decode = decoding.decoding(world, 1)
+    calls = world.sampling.steps * (2 if world.sampling.guidance != 1.0 else 1)
+    decoder = 4 * functional.count_params(decode.params["decoder"])
+    return calls * size * denoiser / mesh["tensor"] + decode.times * decoder
 
 
 def _training_bytes(world: WorldConfig, stage: str, mesh: dict[str, int]) -> float:

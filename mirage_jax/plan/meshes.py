@@ -15,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
+from mirage_jax import estimate
 from mirage_jax.distributed.mesh import AXES
 from mirage_jax.train import stages
 from mirage_jax.train.config import WorldConfig, replace
@@ -25,6 +26,13 @@ _LEAST_PART = 32
 
 def candidates(world: WorldConfig, stage: str, devices: int) -> Iterator[dict[str, int]]:
     """Yield the sizes of meshes with that many devices that divide everything evenly."""
+    config = world.denoiser_stage(stage)
+    first = config.windows.num_first(config.batch)
+    yield from _dividing(world, math.gcd(first, config.batch - first), devices)
+
+
+def _dividing(world: WorldConfig, rows: int, devices: int) -> Iterator[dict[str, int]]:
+    """Yield the meshes that divide so many rows; 0 are as many as there are places for."""
     inner_sizes = _divisors(devices)
     for narrow in (False, True):
         for inner in inner_sizes:
@@ -32,15 +40,13 @@ def candidates(world: WorldConfig, stage: str, devices: int) -> Iterator[dict[st
                 for fsdp in reversed(_divisors(devices // inner)):
                     sizes = (devices // (inner * fsdp), fsdp, inner // tensor, tensor)
                     mesh = dict(zip(AXES, sizes, strict=True))
-                    if _divides(world, stage, mesh) and _is_narrow(world, mesh) == narrow:
+                    if _divides(world, rows, mesh) and _is_narrow(world, mesh) == narrow:
                         yield mesh
 
 
-def _divides(world: WorldConfig, stage: str, mesh: dict[str, int]) -> bool:
+def _divides(world: WorldConfig, rows: int, mesh: dict[str, int]) -> bool:
     """Return whether a mesh divides rows, heads, tokens and weights evenly."""
-    denoiser, config = world.denoiser, world.denoiser_stage(stage)
-    first = config.windows.num_first(config.batch)
-    rows = math.gcd(first, config.batch - first)
+    denoiser = world.denoiser
     tokens = math.prod(world.grid_hw) // denoiser.patch_cells
     return (
         rows % (mesh["data"] * mesh["fsdp"]) == 0
@@ -109,17 +115,56 @@ def nearest_that_fits(world: WorldConfig, stage: str, devices: int, memory: floa
     return ""
 
 
+def rollout_bytes(world: WorldConfig, mesh: dict[str, int]) -> dict[str, float]:
+    """Estimate what a device holds while as many rollouts as the mesh has rows make a chunk."""
+    rows = mesh["data"] * mesh["fsdp"]
+    whole = estimate.estimate_generation(world, batch=rows, references=0)
+    parameters = mesh["fsdp"] * mesh["context"] * mesh["tensor"]
+    # The codec and the memory know nothing of tokens: they are divided by rows alone.
+    shares = {"codec parameters": 1, "latent memory": rows, "codec, one streamed piece": rows}
+    return {
+        name: size
+        / shares.get(name, parameters if "parameters" in name else rows * mesh["context"])
+        for name, size in whole.bytes.items()
+    }
+
+
+def rollout_mesh(world: WorldConfig, devices: int, memory: float) -> dict[str, int]:
+    """Return the config's mesh where it takes all devices, else the first that is estimated to fit.
+
+    Rollouts run side by side, as many as `data` and `fsdp` have devices, so no batch is divided.
+
+    Raises:
+        ValueError: if no mesh divides heads, tokens and weights evenly.
+    """
+    if sizes := _of_config(world, devices):
+        return sizes
+    found = list(_dividing(world, 0, devices))
+    if not found:
+        raise ValueError(
+            f"--target: {devices} devices divide {world.denoiser.heads} heads, the tokens of a "
+            f"frame and a width of {world.denoiser.width} in no way; give a --mesh"
+        )
+    fitting = (m for m in found if sum(rollout_bytes(world, m).values()) <= memory)
+    return next(fitting, found[0])
+
+
+def _of_config(world: WorldConfig, devices: int) -> dict[str, int]:
+    """Return the sizes of the config's mesh where it takes all devices, else nothing."""
+    try:
+        sizes = world.mesh.sizes(devices)
+    except ValueError:
+        return {}
+    return sizes if math.prod(sizes.values()) == devices else {}
+
+
 def mesh_for(world: WorldConfig, stage: str, devices: int, memory: float) -> dict[str, int]:
     """Return the config's mesh where it takes all devices, else the first candidate that fits.
 
     Raises:
         ValueError: if no mesh divides the run evenly.
     """
-    try:
-        sizes = world.mesh.sizes(devices)
-    except ValueError:
-        sizes = {}
-    if math.prod(sizes.values()) == devices and sizes:
+    if sizes := _of_config(world, devices):
         return sizes
     if fitting := first_that_fits(world, stage, devices, memory):
         return fitting

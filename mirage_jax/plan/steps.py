@@ -27,6 +27,7 @@ from mirage_jax.estimate import TEXT_TOKENS
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.models import functional
 from mirage_jax.models.codec import CodecConfig
+from mirage_jax.plan.decoding import decoding
 from mirage_jax.plan.shares import Cost, Turns, count
 from mirage_jax.rollout.chunk import ChunkSteps, Shown
 from mirage_jax.train import tuning
@@ -160,8 +161,15 @@ def compile_rollout(world: WorldConfig, mesh: Mesh) -> Compiled:
     """Compile a chunk of rollouts side by side, as many as `data` and `fsdp` have devices.
 
     The chunk is a later one without references: look into memory, all solver steps, write what was
-    made. Depth comes from outside, the codec is left out.
+    made, decode it. Depth comes from outside. The two programs run one after the other.
     """
+    made = _compile_making(world, mesh)
+    decoded, times = _compile_decoding(world, mesh)
+    return _in_turn(made, decoded, times)
+
+
+def _compile_making(world: WorldConfig, mesh: Mesh) -> Compiled:
+    """Compile everything of a chunk but decoding, as one program."""
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     placement = Placement(mesh, world.mesh.whole_below)
     models = {"denoiser": world.denoiser, "learned_read": world.learned_read}
@@ -183,6 +191,39 @@ def compile_rollout(world: WorldConfig, mesh: Mesh) -> Compiled:
     jitted = jax.jit(chunk, donate_argnums=1)
     held = {"parameters": params, "latent memory": arguments[0], "chunk": arguments[1:]}
     return _compile(mesh, jitted.lower, (params, *arguments), Described(world, held, []))
+
+
+def _compile_decoding(world: WorldConfig, mesh: Mesh) -> tuple[Compiled, int]:
+    """Compile what decodes a chunk's latents; return it, and how often it runs."""
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    decode = decoding(world, rows)
+    placement = Placement(mesh, world.mesh.whole_below)
+    params = placed_like(
+        decode.params, placement.parameters(functional.logical_axes(world.codec), decode.params)
+    )
+    arrays = _placed_rows(decode.arrays, rows, mesh)
+    held = {"codec parameters": params, "decoder": arrays}
+    compiled = _compile(mesh, decode.program.lower, (params, *arrays), Described(world, held, []))
+    return compiled, decode.times
+
+
+def _in_turn(first: Compiled, second: Compiled, times: int) -> Compiled:
+    """Return two programs as one: all that is held, and temporaries of the larger."""
+    sent = {kind: dataclasses.replace(traffic) for kind, traffic in first.collectives.items()}
+    for kind, traffic in second.collectives.items():
+        total = sent.setdefault(kind, Traffic())
+        total.count += times * traffic.count
+        total.bytes += times * traffic.bytes
+        total.sent += times * traffic.sent
+    return Compiled(
+        held=first.held | second.held,
+        temporary=max(first.temporary, second.temporary),
+        collectives=sent,
+        seconds=first.seconds + second.seconds,
+        left_whole=first.left_whole,
+        accessed=first.accessed + times * second.accessed,
+        remembering=first.remembering,
+    )
 
 
 def _chunk_shapes(world: WorldConfig, rows: int) -> tuple[Any, ...]:

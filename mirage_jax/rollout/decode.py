@@ -55,7 +55,7 @@ def _decode_clip(world: World, latents: Any, window: int, context: int) -> np.nd
     """Decode latent frames as one clip."""
     if isinstance(world.spec.codec, AutoencoderConfig):
         return FrameStream(world).frames(latents)
-    decode = _decoder(world.spec.codec)
+    decode = decoder(world.spec.codec)
     params, count = world.params["codec"], latents.shape[1]
     parts = [to_uint8(decode(params, latents[:, : min(window, count)]))]
     stop = window
@@ -90,13 +90,13 @@ class FrameStream:
         if isinstance(codec, AutoencoderConfig):
             parts = []
             for i in range(latents.shape[1]):
-                piece, self._past = _piece_decoder(codec)(params, latents[:, i : i + 1], self._past)
+                piece, self._past = piece_decoder(codec)(params, latents[:, i : i + 1], self._past)
                 parts.append(to_uint8(piece))
             return np.concatenate(parts, axis=1)
         # The small codec reaches back a few latent frames only, which are decoded once more.
         before = latents[:, :0] if self._past is None else self._past
         joined = np.concatenate([np.asarray(before), np.asarray(latents)], axis=1)
-        made = to_uint8(_decoder(codec)(params, joined))
+        made = to_uint8(decoder(codec)(params, joined))
         self._past = joined[:, -CONTEXT:]
         new = latents.shape[1] * codec.temporal_stride
         return made if before.shape[1] == 0 else made[:, -new:]
@@ -119,14 +119,16 @@ def to_uint8(video: Float[Any, "*f H W 3"]) -> UInt8[np.ndarray, "*f H W 3"]:
 
 
 @functools.lru_cache(maxsize=8)
-def _decoder(codec: Any) -> Any:
+def decoder(codec: Any) -> Any:
+    """Return the jitted function (params, latents) -> frames of a codec that decodes at once."""
     return jax.jit(
         lambda params, latents: functional.apply(codec, params, latents, method="decode")
     )
 
 
 @functools.lru_cache(maxsize=8)
-def _piece_decoder(codec: AutoencoderConfig) -> Any:
+def piece_decoder(codec: AutoencoderConfig) -> Any:
+    """Return the jitted function (params, latents, past) -> (frames, past) of an autoencoder."""
     return jax.jit(
         lambda params, latents, past: functional.apply(
             codec, params, latents, past, method="decode_piece"
