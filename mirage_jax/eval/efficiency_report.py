@@ -97,6 +97,8 @@ def _draw(path: Path, systems: Mapping[str, Mapping[str, Any]]) -> None:
         left.plot(chunk, one["seconds_per_frame"], label=name)
         if one["peak_cache_bytes"]:
             right.plot(chunk, [size / _MIB for size in one["cache_bytes"]], label=name)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="chunk", ylabel="seconds a frame", ylim=(0, None))
     right.set(xlabel="chunk", ylabel="MiB of cache", yscale="log")
     left.legend()
