@@ -129,8 +129,9 @@ def _json_object(
             for metric, one in metrics.items():
                 put(system, f"{protocol}_{metric}", one)
         for metric in SCORES:
+            generating = [name for name in summary if _generates(name)]
             for over in (name for name in OVER if name in summary):
-                better = gains(found[protocol], metric, over, list(summary))
+                better = gains(found[protocol], metric, over, generating)
                 for system, one in better.items():
                     put(system, f"{protocol}_{metric}_gain_over_{over}", one)
     return values
@@ -149,7 +150,9 @@ def _markdown(
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     rows = list(dict.fromkeys(row for p in protocols for row in rows_of(found[p.name])))
     better = {
-        (p.name, over): gains(found[p.name], "psnr", over, rows) for p in protocols for over in OVER
+        (p.name, over): gains(found[p.name], "psnr", over, list(filter(_generates, rows)))
+        for p in protocols
+        for over in OVER
     }
     for row in rows:
         cells = [
@@ -172,7 +175,7 @@ def _markdown(
             "",
             f"`{facts['command']}`",
             "",
-            f"{sizes}. Mean ± half of the 95 % bootstrap interval over scenes; gains are paired,",
+            f"{sizes}. Mean ± half of the 95 % bootstrap interval over scenes; gains are paired, "
             "in dB with their interval.",
             "",
             *lines,
@@ -181,6 +184,10 @@ def _markdown(
             "",
         ]
     )
+
+
+def _generates(name: str) -> bool:
+    return name in SYSTEMS and SYSTEMS[name].kind == "rollout"
 
 
 def _gain(one: Interval | None) -> str:
