@@ -133,7 +133,8 @@ def rollout(data, split, weights, out, count, frames, batch, seed) -> None:
 @_shared
 @click.option("--quick", is_flag=True, help="One pair of frames of every third clip.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def read(data, split, weights, out, quick, as_json) -> None:
+@click.option("--lpips", type=click.Path(), help="File of LPIPS weights; none: not reported.")
+def read(data, split, weights, out, quick, as_json, lpips) -> None:
     """Measures reads of one written frame."""
     import json
     from pathlib import Path
@@ -141,12 +142,14 @@ def read(data, split, weights, out, quick, as_json) -> None:
     world, clips = _open(weights, data, split)
 
     from mirage_jax.eval import report
+    from mirage_jax.eval.metrics.lpips import Lpips
     from mirage_jax.eval.read import ReadConfig, evaluate_read
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)
 
-    results = evaluate_read(world, clips, ReadConfig(quick=quick), Path(out), say)
+    distance = Lpips(lpips) if lpips else None
+    results = evaluate_read(world, clips, ReadConfig(quick=quick), Path(out), say, distance)
     if as_json:
         click.echo(json.dumps(report.jsonable(results), indent=2))
     else:

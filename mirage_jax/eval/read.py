@@ -9,7 +9,7 @@ stores its start picture; so nothing but the read stands between a row and the c
   the same for every row. Sharpness is the mean length of the gradient over the true one's.
 * `psnr_hit`: on those of them where the nearest read found a row. `psnr_frame`: the whole frame.
 * `coverage`: share of the seen cells that the row read something for.
-* `lpips`: whole frames, where weights are given; see `--lpips` of the command.
+* `lpips_alex` or `lpips_vgg`: whole frames, where weights are given (`--lpips` of the command).
 * `copy`: the written frame itself.
 
 Figures are means over pairs of a clip, then over clips, with 95 % bootstrap intervals over clips.
@@ -32,6 +32,7 @@ from jaxtyping import Float, UInt8
 from skimage.metrics import structural_similarity
 
 from mirage_jax.eval import image, read_report
+from mirage_jax.eval.metrics.lpips import Lpips
 from mirage_jax.eval.read_pairs import (
     GAPS,
     ReadPair,
@@ -79,7 +80,7 @@ def evaluate_read(
     config: ReadConfig,
     directory: Path,
     say: Callable[[str], None] = lambda line: None,
-    distance: Callable[[np.ndarray, np.ndarray], float] | None = None,
+    distance: Lpips | None = None,
 ) -> dict[str, Any]:
     """Run the evaluation and write read.json, read.md and read.png.
 
@@ -89,7 +90,7 @@ def evaluate_read(
         config: size.
         directory: where reports go.
         say: receives progress lines.
-        distance: perceptual distance of two pictures, uint8 [H, W, 3]; None leaves it out.
+        distance: perceptual distance of pictures; None leaves it out.
 
     Returns:
         What read.json holds: `gap8` -> row -> metric, and so on.
@@ -128,7 +129,7 @@ def rows_of(spec: WorldSpec, names: Sequence[str] | None = None) -> dict[str, Ro
 class _Measure:
     """Runs the rows on pairs and keeps their scores."""
 
-    def __init__(self, world: World, rows: Mapping[str, Row], distance: Any) -> None:
+    def __init__(self, world: World, rows: Mapping[str, Row], distance: Lpips | None) -> None:
         self.rows, self.distance = rows, distance
         self.by_gap: dict[int, Scores] = {}
         self.by_zoom: dict[str, Scores] = {}
@@ -157,13 +158,12 @@ class _Measure:
             for name, shown in found.items()
         } | {COPY: source}
         table = self.by_gap.setdefault(gap, {})
+        distances = self._distances(pictures, truth)
         for name, picture in pictures.items():
             covered = np.asarray(found[name].covered) if name in found else np.ones_like(seen.seen)
             scores = score_picture(picture, truth, seen.seen, hit)
             scores["coverage"] = float(covered[seen.seen].mean()) if seen.seen.any() else np.nan
-            if self.distance is not None:
-                scores["lpips"] = self.distance(picture, truth)
-            for metric, value in scores.items():
+            for metric, value in (scores | distances.get(name, {})).items():
                 _put(table, name, metric, pair.clip, value)
             self._group(name, pair.clip, picture, truth, seen)
         self.seen_share.setdefault(gap, []).append(float(seen.seen.mean()))
@@ -191,6 +191,16 @@ class _Measure:
         shown = jax.block_until_ready(show(self._params, pieces))
         self.milliseconds[name].append(1e3 * (time.perf_counter() - began))
         return shown
+
+    def _distances(
+        self, pictures: Mapping[str, np.ndarray], truth: np.ndarray
+    ) -> dict[str, dict[str, float]]:
+        """Return the perceptual distance of each row's picture, where there are weights."""
+        if self.distance is None:
+            return {}
+        values = self.distance(np.stack(list(pictures.values())), np.stack([truth] * len(pictures)))
+        key = self.distance.name
+        return {name: {key: float(v)} for name, v in zip(pictures, values, strict=True)}
 
     def _group(self, name: str, clip: int, picture: Any, truth: Any, seen: SeenCells) -> None:
         """Score the cells of each zoom and of each angle alone."""

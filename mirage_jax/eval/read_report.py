@@ -25,7 +25,8 @@ _COLUMNS = (
     ("ssim", "SSIM", 3),
     ("sharpness", "sharpness", 2),
     ("coverage", "coverage", 2),
-    ("lpips", "LPIPS", 3),
+    ("lpips_alex", "LPIPS alex", 3),
+    ("lpips_vgg", "LPIPS vgg", 3),
 )
 
 

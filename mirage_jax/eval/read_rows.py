@@ -28,6 +28,8 @@ from mirage_jax.memory import fill, read, state, write
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.rollout.world import WorldSpec
 
+# Rows of a cell whose mean is a row of its own.
+_K = 4
 # Bytes of a row's geometry: position, origin, depth, order and time.
 _GEOMETRY_BYTES = 4 * (3 + 3 + 1 + 1 + 1)
 # Bytes of a point of a colour memory as it is usually kept: place in float32, colour in 8 bits.
@@ -119,6 +121,15 @@ def _filled(spec: WorldSpec, params: Any, pieces: Pieces) -> Shown:
     return Shown(fill.fill_holes(found.tokens, found.visibility)[0], found.visibility[0])
 
 
+def _mean_k(spec: WorldSpec, params: Any, pieces: Pieces) -> Shown:
+    """Average the best rows of each cell."""
+    found = read.read(pieces.memory, _grid(spec, pieces.later), spec.grid_hw, spec.memory, _K)
+    count = jnp.sum(found.visibility, axis=1)[..., None]
+    mean = jnp.sum(found.tokens, axis=1) / jnp.maximum(count, 1)
+    visible = found.visibility[:, 0]
+    return Shown(fill.fill_holes(mean, visible)[0], visible[0])
+
+
 def _dense(spec: WorldSpec, params: Any, pieces: Pieces) -> Shown:
     """Carry the interpolated token of every pixel by that pixel's own depth; mean of a cell."""
     height, width = pieces.depth.shape
@@ -197,6 +208,7 @@ def _small_codec(spec: WorldSpec) -> bool:
 ROWS: dict[str, Row] = {
     "nearest": Row(_nearest, "nearest row of a cell, holes at zero: the paper's", _token_bytes),
     "filled": Row(_filled, "the same, holes filled from the cells around them", _token_bytes),
+    "mean_k": Row(_mean_k, f"mean of a cell's {_K} best rows, holes filled", _token_bytes),
     "dense": Row(
         _dense,
         "each pixel's depth carries the interpolated token, mean of a cell, holes filled",

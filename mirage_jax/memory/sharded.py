@@ -26,7 +26,16 @@ from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory import write as write_lib
 from mirage_jax.memory.config import MemoryConfig
 from mirage_jax.memory.merge import Rows
-from mirage_jax.memory.read import MemoryRead, check_cameras, choose_rows, constants, finish, gather
+from mirage_jax.memory.read import (
+    MemoryRead,
+    check_cameras,
+    check_candidates,
+    choose_rows,
+    constants,
+    finish,
+    flat_candidates,
+    gather,
+)
 from mirage_jax.memory.state import LatentMemory, check_memory, check_tables
 from mirage_jax.memory.write import Access, WriteReport
 from mirage_jax.ops.rasterize_points import CellGrid
@@ -142,6 +151,7 @@ def read(
     config: MemoryConfig,
     placement: Placement,
     scatter: bool = False,
+    candidates: int | None = None,
 ) -> MemoryRead:
     """Return what each camera sees of a memory that is spread over devices; see `read.read`.
 
@@ -153,6 +163,7 @@ def read(
         placement: Where the partitions live.
         scatter: Leave each device its share of the t frames instead of all; t must be a multiple
             of the devices.
+        candidates: How many of the best rows of each cell; see `read.read`.
 
     Returns:
         The read; gradients flow to the tokens as without devices.
@@ -162,6 +173,7 @@ def read(
     """
     check_memory(memory, config, "read")
     check_cameras(camera)
+    check_candidates(candidates)
     partitions_each(config, placement.axes, placement.shares)
     t, axes = camera.cam_to_world.shape[0], placement.axes
     if scatter and t % placement.shares:
@@ -171,7 +183,7 @@ def read(
         )
 
     def local(memory: LatentMemory, camera: Camera) -> MemoryRead:
-        return read_share(memory, camera, grid_hw, config, axes, scatter)
+        return read_share(memory, camera, grid_hw, config, axes, scatter, candidates)
 
     return jax.shard_map(
         local,
@@ -190,6 +202,7 @@ def read_share(
     config: MemoryConfig,
     axes: tuple[str, ...],
     scatter: bool = False,
+    candidates: int | None = None,
 ) -> MemoryRead:
     """Do what one device does of a read, inside `jax.shard_map`; it may be mapped over a batch.
 
@@ -200,6 +213,7 @@ def read_share(
         config: Conventions and selection.
         axes: Mesh axes that divide the partitions.
         scatter: Return this device's share of the t frames instead of all.
+        candidates: How many of the best rows of each cell; see `read.read`.
     """
     per_device = partitions_each(config, axes, jax.lax.axis_size(axes))
     check_tables(memory, config, "read", per_device)
@@ -211,11 +225,12 @@ def read_share(
         return jax.lax.psum(values, axes)
 
     frozen, camera = constants(memory, camera)
-    won = choose_rows(frozen, camera, grid, config, lambda x: jax.lax.pmin(x, axes))
+    won = choose_rows(frozen, camera, grid, config, candidates, lambda x: jax.lax.pmin(x, axes))
+    won, camera = flat_candidates(won, camera)
     found = gather(memory, frozen, won, camera, grid)
     first = jax.lax.axis_index(axes) * frozen.depth.size
     index = jnp.where(won >= 0, won + first + 1, 0)
-    return finish(_join(found, index, add), config)
+    return finish(_join(found, index, add), config, candidates)
 
 
 def access(axes: tuple[str, ...]) -> Access:
@@ -224,8 +239,10 @@ def access(axes: tuple[str, ...]) -> Access:
     def write_one(memory: LatentMemory, rows: Rows, config: MemoryConfig) -> Any:
         return write_share(memory, rows, config, axes)
 
-    def read_one(memory: LatentMemory, camera: Camera, hw: Any, config: MemoryConfig) -> MemoryRead:
-        return read_share(memory, camera, hw, config, axes)
+    def read_one(
+        memory: LatentMemory, camera: Camera, hw: Any, config: MemoryConfig, k: int | None = None
+    ) -> MemoryRead:
+        return read_share(memory, camera, hw, config, axes, candidates=k)
 
     return Access(write_one, read_one)
 

@@ -53,10 +53,13 @@ class WriteReport(NamedTuple):
 
 
 class Access(NamedTuple):
-    """How frames reach a memory: `write` and `read.read`, or those of one device's share of it."""
+    """How frames reach a memory: `write` and `read.read`, or those of one device's share of it.
+
+    Both reads take a memory, cameras, the grid, the config, and maybe a number of candidates.
+    """
 
     write: Callable[[LatentMemory, Rows, MemoryConfig], tuple[LatentMemory, WriteReport]]
-    read: Callable[[LatentMemory, Camera, tuple[int, int], MemoryConfig], MemoryRead]
+    read: Callable[..., MemoryRead]
 
 
 def unproject_rows(

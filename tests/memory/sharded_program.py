@@ -86,6 +86,28 @@ def gradient_agrees():
     return bool(np.abs(one).max() > 0) and bool(np.allclose(one, many, rtol=1e-6))
 
 
+def candidates_agree():
+    """Compare the best rows of each cell on four devices with those on one, for both rules."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("fsdp",))
+    placement = sharded.Placement(mesh, ("fsdp",))
+    agree, more = [], []
+    for select in ("nearest", "best_view"):
+        config = dataclasses.replace(CASES["newest"], select=select, shell=0.3)
+        rng = np.random.default_rng(6)
+        memory, _ = write.write(state.empty(config), make_rows(rng, ROWS, 3), config)
+        camera = random_cameras(rng, FRAMES, HW)
+        one = jax.jit(functools.partial(read.read, grid_hw=HW, config=config, candidates=3))
+        spread = functools.partial(
+            sharded.read, grid_hw=HW, config=config, placement=placement, scatter=True
+        )
+        expected = one(memory, camera)
+        agree.append(
+            same(jax.jit(functools.partial(spread, candidates=3))(memory, camera), expected)
+        )
+        more.append(bool(expected.visibility[:, 1].any()))
+    return all(agree), all(more)
+
+
 def compiled(capacity):
     """Return what a compiled write and read ask of each of the eight devices."""
     config = state.MemoryConfig(**_RULES | {"capacity": capacity}, retention="newest")
@@ -108,6 +130,7 @@ def main():
             found["over two of three axes, scattered"] = same(got, expected)
             found["some cells seen"] = bool(0.1 < expected[2].visibility.mean() < 1)
     found["gradient"] = gradient_agrees()
+    found["candidates"], found["cells with more than one"] = candidates_agree()
     programs = [compiled(capacity) for capacity in (640, 64000)]
     sys.stdout.write(json.dumps({"same": found, "programs": programs}) + "\n")
 

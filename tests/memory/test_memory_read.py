@@ -27,6 +27,7 @@ CONFIG = state.MemoryConfig(capacity=600, channels=3, page_rows=80)
 RELEASE = dataclasses.replace(CONFIG, half_cell=False, rounding="nearest_even")
 BEST = dataclasses.replace(CONFIG, select="best_view")
 fast_read = jax.jit(read.read, static_argnums=(2, 3))
+fast_candidates = jax.jit(read.read, static_argnums=(2, 3, 4))
 write_frames = jax.jit(write.write_frames, static_argnums=5)
 
 
@@ -244,3 +245,60 @@ def test_read_rejects_a_memory_or_camera_of_another_shape():
         read.read(state.empty(CONFIG), camera, HW, dataclasses.replace(CONFIG, channels=4))
     with pytest.raises(ValueError, match=r"expected \[t, 4, 4\]"):
         read.read(state.empty(CONFIG), index_camera(camera, 0), HW, CONFIG)
+
+
+@pytest.mark.parametrize("select", ["nearest", "best_view"])
+def test_one_candidate_is_the_read_bit_for_bit_and_more_begin_with_it(select):
+    rng = np.random.default_rng(11)
+    config = dataclasses.replace(CONFIG, select=select)
+    memory, camera = random_memory(rng, config, 500), random_cameras(rng, 2, HW)
+    found = fast_read(memory, camera, HW, config)
+    one = fast_candidates(memory, camera, HW, config, 1)
+    four = fast_candidates(memory, camera, HW, config, 4)
+    for name, want, alone, first in zip(found._fields, found, one, four, strict=True):
+        np.testing.assert_array_equal(alone[:, 0], want, err_msg=name)
+        np.testing.assert_array_equal(first[:, 0], want, err_msg=name)
+    assert four.visibility[:, 1].any()
+    # A cell without a second row has no third; what is empty is zero.
+    seen = np.asarray(four.visibility)
+    assert (seen[:, :-1] >= seen[:, 1:]).all()
+    for field in four._replace(index=four.visibility):
+        np.testing.assert_array_equal(np.asarray(field)[~seen], 0)
+
+
+def test_candidates_of_a_cell_are_the_nearest_rows_of_its_surface_with_ties_to_the_older():
+    rng = np.random.default_rng(12)
+    config = dataclasses.replace(CONFIG, shell=0.4)
+    memory, camera = random_memory(rng, config, 550), random_cameras(rng, 2, HW)
+    found = fast_candidates(memory, camera, HW, config, 4)
+    rows, compared = rows_in_order(memory), 0
+    for frame in range(2):
+        cell, z, unsure = slow_cells(memory, camera, frame, HW)
+        got = by_age(memory, found.index[frame]).reshape(4, -1)
+        for place in np.flatnonzero(~unsure.reshape(-1)):
+            here = np.flatnonzero(cell == place)
+            here = here[np.argsort(np.float32(z[here]), kind="stable")]
+            limit = 1.4 * z[here].min(initial=np.inf)
+            if np.any(np.abs(z[here] - limit) < 1e-4) or _nearly_tied(z[here]):
+                continue
+            want = here[z[here] < limit][:4]
+            np.testing.assert_array_equal(got[: len(want), place], want)
+            np.testing.assert_array_equal(got[len(want) :, place], -1)
+            compared += len(want) > 1
+    assert compared > 10
+    shown = np.asarray(found.visibility)
+    tokens = rows.tokens[by_age(memory, found.index)[shown]]
+    np.testing.assert_array_equal(np.asarray(found.tokens)[shown], tokens)
+
+
+def _nearly_tied(depths):
+    """Tell whether float32 may order two of the ascending depths otherwise; exact ties are sure."""
+    gaps = np.diff(depths)
+    return bool(np.any((gaps > 1e-12) & (gaps < 1e-5)))
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_a_number_of_candidates_out_of_range_is_refused(count):
+    memory, camera = state.empty(CONFIG), make_camera([(0, 0, 0, 0)], HW)
+    with pytest.raises(ValueError, match=f"candidates is {count}, expected 1 to 8"):
+        read.read(memory, camera, HW, CONFIG, count)

@@ -1,5 +1,6 @@
 """The choice of rows on drawn scenes: ties of rank and order, empty slots, what is no number."""
 
+import dataclasses
 import functools
 
 import hypothesis
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.ops.choose_rows import ViewRule, choose_rows, seen_from
+from mirage_jax.ops.choose_rows import Surface, ViewRule, choose_rows, seen_from
 from mirage_jax.ops.rasterize_points import EMPTY, CellGrid, Pages, page_bounds, rasterize_points
 from mirage_jax.ops.rasterize_points.project import NEVER
 
@@ -144,3 +145,44 @@ def test_equal_rows_go_to_the_lower_order_then_to_the_lower_row(first, second, o
     here = min((rows[place][3], place) for place in (first, second))
     expected = -1 if here[0] == EMPTY else here[1]
     assert shown[0].max() == expected
+
+
+@functools.cache
+def passes(by, count=3):
+    """Return a function that gives the best rows of each cell in passes, in three ways.
+
+    The third goes by no bound: it empties the slots of the rows chosen before.
+    """
+    rule = dataclasses.replace(RULE, by=by)
+
+    @jax.jit
+    def choose(pages, views, camera):
+        surface = rasterize_points(pages, camera, GRID, implementation="reference").depth
+        look = functools.partial(choose_rows, views=views, camera=camera, grid=GRID, rule=rule)
+        found = []
+        for name in ("reference", "xla"):
+            best = [look(pages, surface=surface, implementation=name)]
+            while len(best) < count:
+                left = Surface(surface, best[-1])
+                best.append(look(pages, surface=left, implementation=name))
+            found.append(best)
+        left, emptied = pages.order.reshape(-1), []
+        for _ in range(count):
+            without = pages._replace(order=left.reshape(pages.order.shape))
+            best = look(without, surface=surface, implementation="reference")
+            emptied.append(best)
+            left = left.at[jnp.where(best.row >= 0, best.row, left.size)].set(EMPTY, mode="drop")
+        return *found, emptied
+
+    return choose
+
+
+@hypothesis.settings(any_scene, max_examples=60)
+@hypothesis.given(rows=scene, camera=camera, by=st.sampled_from(["view", "depth"]))
+def test_each_pass_gives_what_wins_once_the_rows_before_it_are_gone(rows, camera, by):
+    one = jax.tree.map(lambda leaf: leaf[1:], camera)
+    reference, fast, emptied = passes(by)(*tables(rows), one)
+    for want, *others in zip(emptied, reference, fast, strict=True):
+        for got in others:
+            np.testing.assert_array_equal(got.row, want.row)
+            np.testing.assert_array_equal(got.rank, want.rank)

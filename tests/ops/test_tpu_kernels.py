@@ -3,6 +3,7 @@
 Nothing here runs on a TPU. Interpret mode executes the kernels' own operations, DMA included.
 """
 
+import dataclasses
 import functools
 import importlib.util
 
@@ -32,7 +33,7 @@ from kernel_cases import (
 )  # fmt: skip
 
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.ops.choose_rows import ViewRule, choose_rows, list_candidates
+from mirage_jax.ops.choose_rows import Surface, ViewRule, choose_rows, list_candidates
 from mirage_jax.ops.choose_rows import pallas_tpu as choose_tpu
 from mirage_jax.ops.gather_rows import arg_specs as row_specs
 from mirage_jax.ops.gather_rows import gather_rows
@@ -87,8 +88,22 @@ def test_choice_of_rows_equals_the_reference(name):
     want = choose_rows(pages, views, camera, grid, surface, RULE, implementation="reference")
     work = list_candidates(pages.bounds, views, camera, grid, RULE)
     rank, row = choose_tpu.choose_rows(
-        pages, views, camera, grid, surface, RULE, work, interpret=True
+        pages, views, camera, grid, Surface(surface), RULE, work, interpret=True
     )
+    np.testing.assert_array_equal(row, want.row)
+    np.testing.assert_array_equal(rank, want.rank)
+
+
+@pytest.mark.parametrize("by", ["view", "depth"])
+def test_the_next_best_rows_equal_the_reference(by):
+    pages, views, camera, grid, surface = seen_scene(SPECS["ties"])
+    rule = dataclasses.replace(RULE, by=by)
+    work = list_candidates(pages.bounds, views, camera, grid, rule)
+    best = choose_rows(pages, views, camera, grid, surface, rule, work, "reference")
+    left = Surface(surface, best)
+    want = choose_rows(pages, views, camera, grid, left, rule, work, "reference")
+    assert 0 < np.mean(want.row >= 0) <= np.mean(best.row >= 0)
+    rank, row = choose_tpu.choose_rows(pages, views, camera, grid, left, rule, work, interpret=True)
     np.testing.assert_array_equal(row, want.row)
     np.testing.assert_array_equal(rank, want.rank)
 

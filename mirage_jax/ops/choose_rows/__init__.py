@@ -7,6 +7,7 @@ from mirage_jax.ops.choose_rows.api import choose_rows
 from mirage_jax.ops.choose_rows.rule import (
     Chosen,
     SeenFrom,
+    Surface,
     ViewRule,
     angle_between,
     list_candidates,
@@ -17,6 +18,7 @@ from mirage_jax.ops.choose_rows.rule import (
 __all__ = [
     "Chosen",
     "SeenFrom",
+    "Surface",
     "ViewRule",
     "angle_between",
     "choose_rows",

@@ -15,7 +15,13 @@ from jaxtyping import Float32, Int32
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.ops.batching import one_by_one
 from mirage_jax.ops.choose_rows import reference, xla
-from mirage_jax.ops.choose_rows.rule import Chosen, SeenFrom, ViewRule, list_candidates
+from mirage_jax.ops.choose_rows.rule import (
+    Chosen,
+    SeenFrom,
+    Surface,
+    ViewRule,
+    list_candidates,
+)
 from mirage_jax.ops.platform import choose_implementation
 from mirage_jax.ops.rasterize_points.api import check_pages
 from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Pages, WorkList
@@ -25,25 +31,30 @@ def _reference(*arguments: Any) -> tuple[jax.Array, jax.Array]:
     return reference.choose_rows(*arguments[:-1])
 
 
-def _pallas_tpu(pages, views, camera, grid, surface, rule, work) -> tuple[jax.Array, jax.Array]:
+def _pallas_tpu(*arguments: Any) -> tuple[jax.Array, jax.Array]:
     from mirage_jax.ops.choose_rows import pallas_tpu
 
-    def look(pages, views, camera, surface, work):
-        return pallas_tpu.choose_rows(pages, views, camera, grid, surface, rule, work)
-
-    return one_by_one(look)(pages, views, camera, surface, work)
+    return _one_by_one(pallas_tpu.choose_rows, *arguments)
 
 
-def _pallas_gpu(pages, views, camera, grid, surface, rule, work) -> tuple[jax.Array, jax.Array]:
+def _pallas_gpu(*arguments: Any) -> tuple[jax.Array, jax.Array]:
     from mirage_jax.ops.choose_rows import pallas_gpu
 
+    return _one_by_one(pallas_gpu.choose_rows, *arguments)
+
+
+def _one_by_one(
+    kernel: Any, pages: Any, views: Any, camera: Any, grid: Any, surface: Any, rule: Any, work: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Run a kernel, once for each member of a batch."""
+
     def look(pages, views, camera, surface, work):
-        return pallas_gpu.choose_rows(pages, views, camera, grid, surface, rule, work)
+        return kernel(pages, views, camera, grid, surface, rule, work)
 
     return one_by_one(look)(pages, views, camera, surface, work)
 
 
-IMPLEMENTATIONS = {
+IMPLEMENTATIONS: dict[str, Any] = {
     "reference": _reference,
     "xla": xla.choose_rows,
     "pallas_tpu": _pallas_tpu,
@@ -56,21 +67,23 @@ def choose_rows(
     views: SeenFrom,
     camera: Camera,
     grid: CellGrid,
-    surface: Float32[jax.Array, "t h w"],
+    surface: Float32[jax.Array, "t h w"] | Surface,
     rule: ViewRule,
     work: WorkList | None = None,
     implementation: str | None = None,
 ) -> Chosen:
     """Return, for each camera and cell, the row whose view was most like the camera's.
 
-    Nothing here has a gradient.
+    Given what a call chose, a further call with it as `Surface.after` and all else the same chooses
+    the next best rows. Nothing here has a gradient.
 
     Args:
         pages: n pages of P rows, as for `rasterize_points`.
         views: Where their rows were seen from.
         camera: t cameras with the intrinsics of the grid.
         grid: Cells and rounding.
-        surface: Depth of the nearest row of each cell, inf where none: `rasterize_points(...)`.
+        surface: Depth of the nearest row of each cell, inf where none: `rasterize_points(...)`; or
+            a `Surface`, with what was chosen before.
         rule: Who competes, and what makes views similar.
         work: Pages to visit; None makes the list with `list_candidates`. A list of `list_pages` is
             not enough: rows seen from the camera's place compete wherever they are.
@@ -89,9 +102,10 @@ def choose_rows(
     name = choose_implementation("choose_rows", implementation, IMPLEMENTATIONS)
     check_pages("choose_rows", pages, camera, work)
     expected = (*camera.cam_to_world.shape[:1], grid.height, grid.width)
-    if surface.shape != expected or views.origin.shape != pages.positions.shape:
+    surface = surface if isinstance(surface, Surface) else Surface(surface)
+    if surface.depth.shape != expected or views.origin.shape != pages.positions.shape:
         raise ValueError(
-            f"choose_rows: surface has shape {list(surface.shape)} and views.origin "
+            f"choose_rows: surface has shape {list(surface.depth.shape)} and views.origin "
             f"{list(views.origin.shape)}, expected {list(expected)} and "
             f"{list(pages.positions.shape)}."
         )

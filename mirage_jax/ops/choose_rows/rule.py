@@ -4,7 +4,7 @@ A row competes when it lies on the surface, within a relative shell behind the n
 cell, or when it was seen from this very place: nothing can hide it from there. Its rank is how
 much the view it was seen from differs: angle between the directions, log of the ratio of the
 depths, and weighted distance from the cell's centre, in whole steps so that float noise does not
-decide.
+decide. Or its rank is its depth alone: then the rows of a surface come nearest first.
 
 Read next: `reference.py`.
 """
@@ -12,7 +12,7 @@ Read next: `reference.py`.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +41,14 @@ class ViewRule:
         shell: Rows up to this relative depth behind the nearest are on its surface.
         same_place: Rows seen from within this fraction of their depth of the camera always compete.
         offset_weight: What a shift of one cell adds to the difference of two views, in radians.
+        by: Rank rows by how much their "view" differs, or by "depth": then only the shell decides
+            who competes, wherever rows were seen from.
     """
 
     shell: float = 0.05
     same_place: float = 0.01
     offset_weight: float = 0.05
+    by: Literal["view", "depth"] = "view"
 
 
 class SeenFrom(NamedTuple):
@@ -68,7 +71,8 @@ class Chosen(NamedTuple):
     """The row shown in each cell, and what it won by: the least rank, then the least order.
 
     Attributes:
-        rank: How much its view differs, see `rank_rows`; `NEVER` where no row competes.
+        rank: How much its view differs, see `rank_rows`, or the bits of its depth; `NEVER` where
+            no row competes.
         order: Order of the row; `EMPTY` where there is none.
         row: page * P + slot; -1 where there is none.
     """
@@ -76,6 +80,19 @@ class Chosen(NamedTuple):
     rank: Int32[jax.Array, "t h w"]
     order: Int32[jax.Array, "t h w"]
     row: Int32[jax.Array, "t h w"]
+
+
+class Surface(NamedTuple):
+    """What rows compete for.
+
+    Attributes:
+        depth: Depth of the nearest row of each cell, inf where none.
+        after: What was chosen before: only rows whose (rank, order, row) is greater compete. A
+            cell whose rank here is `NEVER` has none left. None where nothing was chosen.
+    """
+
+    depth: Float32[jax.Array, "t h w"]
+    after: Chosen | None = None
 
 
 class ViewedRows(NamedTuple):
@@ -127,6 +144,17 @@ def list_candidates(
     # A little more than the rule's own distance: rounding must not lose a page.
     same_place = moved <= 1.0001 * rule.same_place * views.farthest
     return sort_pages(visible, jnp.where(same_place, 0.0, near))
+
+
+def rank_by(rows: ViewedRows, numbers: Any, grid: CellGrid, rule: ViewRule) -> tuple[Any, Any]:
+    """Return the ranks of rows, and which of them compete whatever their depth; see `ViewRule`."""
+    if rule.by == "view":
+        return rank_rows(rows, numbers, grid, rule)
+    depth = rows.seen.depth
+    # Positive IEEE floats order like their bits. The barrier keeps compilers from computing them
+    # twice: with other rounding a row could come after itself.
+    bits = jax.lax.optimization_barrier(jax.lax.bitcast_convert_type(depth, jnp.int32))
+    return bits, jnp.zeros(depth.shape, bool)
 
 
 def rank_rows(rows: ViewedRows, numbers: Any, grid: CellGrid, rule: ViewRule) -> tuple[Any, Any]:
@@ -181,6 +209,8 @@ def contest_of(grid: CellGrid, rule: ViewRule) -> Callable[..., tuple[Any, Any]]
     """Return what rows compete by in the kernels, whose tables are origin and seen depth."""
 
     def contest(seen: Projected, points: Any, others: Any, numbers: Any, bits: Any) -> Any:
+        if rule.by == "depth":
+            return bits, bits
         origin, (depth,) = others
         rank, same_place = rank_rows(ViewedRows(points, origin, depth, seen), numbers, grid, rule)
         # Rows seen from this place are within any limit.

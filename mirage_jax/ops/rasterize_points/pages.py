@@ -5,7 +5,8 @@ be skipped. A row is named page * P + slot. Read next: `work_list.py`, `api.py`.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,19 @@ class WorkList(NamedTuple):
     count: Int32[jax.Array, " t"]  # type: ignore[assignment]  # shadows tuple.count
 
 
+class CellBounds(NamedTuple):
+    """What takes part in each cell of a walk whose surface is known.
+
+    Attributes:
+        limit: Bits of the greatest depth, -1 for none.
+        after: Keys (first key, order, row) that a row's must be greater than, the first key first;
+            None for all rows.
+    """
+
+    limit: Int32[jax.Array, "t h w"]
+    after: tuple[jax.Array, jax.Array, jax.Array] | None = None
+
+
 class Nearest(NamedTuple):
     """The nearest row of each cell.
 
@@ -113,3 +127,10 @@ def page_bounds(
     low = jnp.min(jnp.where(used[:, None], positions, jnp.inf), axis=-1)
     high = jnp.max(jnp.where(used[:, None], positions, -jnp.inf), axis=-1)
     return jnp.stack([low, high], axis=1)
+
+
+def comes_after(keys: Sequence[Any], bound: Sequence[Any]) -> Any:
+    """Return True where (first key, order, row) is greater than the bound's."""
+    (first, order, row), (last_first, last_order, last_row) = keys, bound
+    later = (order > last_order) | ((order == last_order) & (row > last_row))
+    return (first > last_first) | ((first == last_first) & later)

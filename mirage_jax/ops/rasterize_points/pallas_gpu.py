@@ -21,7 +21,15 @@ from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Int32
 
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Nearest, Pages, WorkList
+from mirage_jax.ops.rasterize_points.pages import (
+    EMPTY,
+    CellBounds,
+    CellGrid,
+    Nearest,
+    Pages,
+    WorkList,
+    comes_after,
+)
 from mirage_jax.ops.rasterize_points.project import (
     CAMERA_NUMBERS,
     NEVER,
@@ -52,7 +60,7 @@ def walk_pages(
     camera: Camera,
     grid: CellGrid,
     work: WorkList,
-    limit: Int32[jax.Array, "t h w"] | None,
+    bounds: CellBounds | None,
     contest: Any,
     interpret: bool = False,
 ) -> tuple[Int32[jax.Array, "t h w"], Int32[jax.Array, "t h w"]]:
@@ -64,8 +72,8 @@ def walk_pages(
         camera: t cameras.
         grid: Cells.
         work: Pages to visit.
-        limit: Bits of the greatest depth that takes part in each cell, -1 for none; None takes
-            part in any depth and stops at the nearest rows found.
+        bounds: What takes part in each cell; None lets any depth take part and stops at the
+            nearest rows found.
         contest: From (projection, points, table values, camera, depth bits), the first key of each
             row and the bits that are held against the limit; None competes by depth.
         interpret: True to run the kernel's operations on a CPU.
@@ -84,25 +92,30 @@ def walk_pages(
         return none, none
     tiles = (-(-grid.height // _TILE[0]), -(-grid.width // _TILE[1]))
     height, width = tiles[0] * _TILE[0], tiles[1] * _TILE[1]
-    limits = limit if limit is not None else jnp.full((num_views, grid.height, grid.width), NEVER)
+    all_depths = jnp.full((num_views, grid.height, grid.width), NEVER)
+    limits = all_depths if bounds is None else bounds.limit
+    given = None if bounds is None else bounds.after
     padding = ((0, 0), (0, height - grid.height), (0, width - grid.width))
     # Cells beyond the grid: nothing matters there.
     limits = _to_tiles(jnp.pad(limits, padding, constant_values=-1), tiles)
+    after = [_to_tiles(jnp.pad(key, padding, constant_values=NEVER), tiles) for key in given or ()]
     numbers = camera_numbers(camera)
     cells = (1, 1, 1, _TILE[0] * _TILE[1])
     block = pl.BlockSpec(cells, lambda view, line, column: (view, line, column, 0))
     whole = pl.BlockSpec(memory_space=pl.ANY)
     entries = jnp.stack(pack_entries(pages.bounds, numbers, grid, work), axis=1)
     key, row = pl.pallas_call(
-        functools.partial(_one_tile, grid=grid, contest=contest, bounded=limit is not None),
+        functools.partial(
+            _one_tile, grid=grid, contest=contest, bounded=bounds is not None, keys=len(after)
+        ),
         out_shape=[jax.ShapeDtypeStruct(limits.shape, jnp.int32)] * 2,
         grid=(num_views, *tiles),
-        in_specs=[*[whole] * 3, block, *[whole] * (2 + len(tables))],
+        in_specs=[*[whole] * 3, *[block] * (1 + len(after)), *[whole] * (2 + len(tables))],
         out_specs=[block, block],
         compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
         interpret=interpret,
         name="walk_pages",
-    )(work.count, numbers, entries, limits, pages.positions, pages.order, *tables)
+    )(work.count, numbers, entries, limits, *after, pages.positions, pages.order, *tables)
     return tuple(_from_tiles(table, grid) for table in (key, row))  # type: ignore[return-value]
 
 
@@ -128,9 +141,11 @@ def _one_tile(
     grid: CellGrid,
     contest: Any,
     bounded: bool,
+    keys: int,
 ) -> None:
-    """Walk one camera's list for one tile."""
-    *table_refs, key_ref, row_ref = refs
+    """Walk one camera's list for one tile; first come `keys` tables of what rows come after."""
+    *table_refs, key_ref, row_ref = refs[keys:]
+    after = [ref[0, 0, 0, :] for ref in refs[:keys]]
     view, top, left = pl.program_id(0), pl.program_id(1) * _TILE[0], pl.program_id(2) * _TILE[1]
     count = count_ref[view]
     numbers = [numbers_ref[view, index] for index in range(CAMERA_NUMBERS)]
@@ -155,7 +170,7 @@ def _one_tile(
         def strip(index: jax.Array, best: _Best) -> _Best:
             first = pl.multiple_of(index * _STRIP, _STRIP)
             rows = _load_keys(table_refs, page, first, numbers, grid, contest)
-            return _compete(best, rows, cell, limit if bounded else None)
+            return _compete(best, rows, cell, [limit, *after] if bounded else [])
 
         def look(best: _Best) -> _Best:
             return jax.lax.fori_loop(0, table_refs[1].shape[1] // _STRIP, strip, best)
@@ -195,13 +210,23 @@ def _load_keys(
 
 
 def _compete(
-    best: _Best, rows: tuple[jax.Array, ...], cell: jax.Array, limit: jax.Array | None
+    best: _Best, rows: tuple[jax.Array, ...], cell: jax.Array, bounds: list[jax.Array]
 ) -> _Best:
-    """Return the lowest (key, order, row) of each cell among the best so far and some rows."""
+    """Return the lowest (key, order, row) of each cell among the best so far and some rows.
+
+    Args:
+        best: Keys so far.
+        rows: Cell, first key, order, row and limited bits of some rows.
+        cell: The cells.
+        bounds: Limit of each cell and the keys its rows must come after, where there are some.
+    """
     where, *keys, bits = rows
     among = where[:, None] == cell[None, :]
-    if limit is not None:
-        among &= bits[:, None] <= limit[None, :]
+    if bounds:
+        limit, *after = (bound[None, :] for bound in bounds)
+        among &= bits[:, None] <= limit
+        if after:
+            among &= comes_after([key[:, None] for key in keys], after)
     lowest = []
     for key in keys:
         least = jnp.min(jnp.where(among, key[:, None], NEVER), axis=0)

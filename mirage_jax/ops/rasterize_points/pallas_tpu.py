@@ -22,7 +22,15 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Int32
 
 from mirage_jax.geometry.camera import Camera
-from mirage_jax.ops.rasterize_points.pages import EMPTY, CellGrid, Nearest, Pages, WorkList
+from mirage_jax.ops.rasterize_points.pages import (
+    EMPTY,
+    CellBounds,
+    CellGrid,
+    Nearest,
+    Pages,
+    WorkList,
+    comes_after,
+)
 from mirage_jax.ops.rasterize_points.project import NEVER, camera_numbers, project_rows
 from mirage_jax.ops.rasterize_points.work_list import pack_entries
 
@@ -60,7 +68,7 @@ def walk_pages(
     camera: Camera,
     grid: CellGrid,
     work: WorkList,
-    limit: Int32[jax.Array, "t h w"] | None,
+    bounds: CellBounds | None,
     contest: Any,
     interpret: Any = False,
 ) -> tuple[Int32[jax.Array, "t h w"], Int32[jax.Array, "t h w"]]:
@@ -72,8 +80,8 @@ def walk_pages(
         camera: t cameras.
         grid: Cells.
         work: Pages to visit.
-        limit: Bits of the greatest depth that takes part in each cell, -1 for none; None takes
-            part in any depth and stops at the nearest rows found.
+        bounds: What takes part in each cell; None lets any depth take part and stops at the
+            nearest rows found.
         contest: From (projection, points, table values, camera, depth bits), the first key of each
             row and the bits that are held against the limit; None competes by depth.
         interpret: False on a TPU; True or `pltpu.InterpretParams` to run elsewhere.
@@ -94,8 +102,11 @@ def walk_pages(
     height, width = -(-grid.height // 8) * 8, -(-grid.width // LANES) * LANES
     padding = ((0, 0), (0, height - grid.height), (0, width - grid.width))
     # Cells beyond the grid: nothing matters there.
-    limits = limit if limit is not None else jnp.full((num_views, grid.height, grid.width), NEVER)
-    limits = jnp.pad(limits, padding, constant_values=-1)
+    if bounds is None:
+        all_depths = jnp.full((num_views, grid.height, grid.width), NEVER)
+    limits = jnp.pad(all_depths if bounds is None else bounds.limit, padding, constant_values=-1)
+    given = None if bounds is None else bounds.after
+    after = [jnp.pad(key, padding, constant_values=NEVER) for key in given or ()]
     cells = pl.BlockSpec((1, height, width), lambda view: (view, 0, 0))
     scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
     in_hbm = pl.BlockSpec(memory_space=pltpu.HBM)
@@ -107,10 +118,12 @@ def walk_pages(
     buffers = [pltpu.VMEM((2, t.shape[0], 1, page_rows), t.dtype) for t in planes]
     entries = _lay_out_entries(pack_entries(pages.bounds, numbers, grid, work))
     key, row = pl.pallas_call(
-        functools.partial(_one_view, grid=grid, contest=contest, bounded=limit is not None),
+        functools.partial(
+            _one_view, grid=grid, contest=contest, bounded=bounds is not None, keys=len(after)
+        ),
         out_shape=[jax.ShapeDtypeStruct((num_views, height, width), jnp.int32)] * 2,
         grid=(num_views,),
-        in_specs=[scalars, scalars, in_hbm, cells, *[in_hbm] * len(planes)],
+        in_specs=[*[scalars] * 2, in_hbm, *[cells] * (1 + len(after)), *[in_hbm] * len(planes)],
         out_specs=[cells, cells],
         scratch_shapes=[
             pltpu.SMEM((1, _PIECE * _FIELDS), jnp.int32),
@@ -124,7 +137,7 @@ def walk_pages(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
         interpret=interpret,
         name="walk_pages",
-    )(work.count, numbers, entries, limits, *planes)
+    )(work.count, numbers, entries, limits, *after, *planes)
     return key[:, : grid.height, : grid.width], row[:, : grid.height, : grid.width]
 
 
@@ -147,9 +160,11 @@ def _one_view(
     grid: CellGrid,
     contest: Any,
     bounded: bool,
+    keys: int,
 ) -> None:
-    """Walk one camera's list."""
+    """Walk one camera's list; `keys` tables of what rows must come after precede the pages."""
     scratch = len(_Memory._fields)
+    after_refs, refs = [ref.at[0] for ref in refs[:keys]], refs[keys:]
     *plane_refs, key_ref, row_ref = refs[:-scratch]
     memory = _Memory(*refs[-scratch:])
     view = pl.program_id(0)
@@ -187,9 +202,10 @@ def _one_view(
             copy.wait()
         numbers = [numbers_ref[view, index] for index in range(numbers_ref.shape[1])]
         low, high = _stage_keys(memory, slot, numbers, grid, contest)
-        compare = functools.partial(_compare_strip, memory=memory, limit_ref=limit_ref.at[0])
+        cells = (limit_ref.at[0], *after_refs) if bounded else ()
+        compare = functools.partial(_compare_strip, memory=memory, cell_refs=cells)
         for first in range(0, memory.stage.shape[1], _STRIP):
-            compare(page, first, (low, high), (key_ref.at[0], row_ref.at[0]), bounded)
+            compare(page, first, (low, high), (key_ref.at[0], row_ref.at[0]))
         return after, next_page, 1 - slot
 
     first = following(jnp.int32(0))
@@ -280,9 +296,8 @@ def _compare_strip(
     first: int,
     lines: tuple[jax.Array, jax.Array],
     best_refs: tuple[Any, Any],
-    bounded: bool,
     memory: _Memory,
-    limit_ref: Any,
+    cell_refs: tuple[Any, ...],
 ) -> None:
     """Let some rows of the staged page compete for the cells of the lines they may hit.
 
@@ -291,9 +306,8 @@ def _compare_strip(
         first: First of the rows.
         lines: First and last line.
         best_refs: First key and row of the best so far.
-        bounded: Whether the limit holds.
         memory: Scratch with the stage and the best order.
-        limit_ref: Limit of each cell.
+        cell_refs: Limit of each cell and the keys its rows must come after, where there are some.
     """
     key_ref, row_ref = best_refs
     page_rows = memory.stage.shape[1]
@@ -310,8 +324,11 @@ def _compare_strip(
         for left in range(0, key_ref.shape[1], LANES):
             here = (pl.ds(line, 1), pl.ds(left, LANES))
             among = cell == (line << 16 | left + lane)
-            if bounded:
-                among &= bits <= limit_ref[here]
+            if cell_refs:
+                limit, *after = (ref[here] for ref in cell_refs)
+                among &= bits <= limit
+                if after:
+                    among &= comes_after((key, order, row), after)
             new_key = jnp.min(jnp.where(among, key, NEVER), axis=0, keepdims=True)
             among &= key == new_key
             new_order = jnp.min(jnp.where(among, order, NEVER), axis=0, keepdims=True)
