@@ -25,9 +25,12 @@ from mirage_jax.ops.rasterize_points.walk import (
 )
 from mirage_jax.ops.rasterize_points.work_list import list_pages
 
+# Places for rows of no cell. In a single one each would wait for the one before it to be written.
+_SPARE = 256
+
 
 class BestKeys(NamedTuple):
-    """Lowest first key so far of the m cells, and its row; one place more for rows of no cell."""
+    """Lowest first key so far of each cell, and its row; then the places for rows of no cell."""
 
     first: Int32[jax.Array, " m"]
     row: Int32[jax.Array, " m"]
@@ -80,7 +83,7 @@ def rasterize_in_steps(
 
 def no_keys(grid: CellGrid) -> BestKeys:
     """Return the keys of a grid that nothing has fallen on."""
-    nothing = jnp.full((grid.num_cells + 1,), NEVER, jnp.int32)
+    nothing = jnp.full((grid.num_cells + _SPARE,), NEVER, jnp.int32)
     return BestKeys(nothing, nothing)
 
 
@@ -98,13 +101,13 @@ def compete(
         group: The rows.
         takes_part: Rows that compete; the others fall nowhere.
     """
-    nowhere = best.first.shape[0] - 1
+    cells, nowhere = _apart(best, group.cell.shape[1])
 
     def settle(best: BestKeys, first: jax.Array, cell: jax.Array) -> BestKeys:
         lowest = best.first.at[cell].min(first, mode="promise_in_bounds")
-        among = (cell != nowhere) & (first == lowest.at[cell].get(mode="promise_in_bounds"))
+        among = (cell < cells) & (first == lowest.at[cell].get(mode="promise_in_bounds"))
         cell = jnp.where(among, cell, nowhere)
-        won = (lowest < best.first)[:nowhere]
+        won = (lowest < best.first)[:cells]
         alone = jnp.sum(among, dtype=jnp.int32) == jnp.sum(won, dtype=jnp.int32)
         row = jax.lax.cond(
             alone,
@@ -115,7 +118,7 @@ def compete(
 
     def beat(best: BestKeys, first: jax.Array, cell: jax.Array) -> BestKeys:
         behind = first > best.first.at[cell].get(mode="promise_in_bounds")
-        hopeful = jnp.any((cell != nowhere) & ~behind)
+        hopeful = jnp.any((cell < cells) & ~behind)
         return jax.lax.cond(hopeful, settle, lambda best, first, cell: best, best, first, cell)
 
     cell = jnp.where(takes_part, group.cell, nowhere)
@@ -123,6 +126,12 @@ def compete(
     # at a time, in the loops over rows that scattering is on CPUs. It is always taken.
     taken = group.row[0, 0] >= 0
     return jax.lax.cond(taken, beat, lambda best, first, cell: best, best, first, cell)
+
+
+def _apart(best: BestKeys, size: int) -> tuple[int, Int32[jax.Array, " P"]]:
+    """Return how many cells there are, and a place for the rows of no cell at each of P slots."""
+    cells = best.first.shape[0] - _SPARE
+    return cells, cells + jnp.arange(size, dtype=jnp.int32) % _SPARE
 
 
 def _settle_ties(
@@ -133,10 +142,10 @@ def _settle_ties(
     Args:
         best: Keys before.
         lowest: First keys now.
-        cell: Cell of each row that has the first key of its cell; one past the end for the others.
+        cell: Cell of each row that has the first key of its cell; past the last for the others.
         group: The rows.
     """
-    nowhere = best.first.shape[0] - 1
+    _, nowhere = _apart(best, cell.shape[1])
     # A first key that was beaten takes the row along.
     row = jnp.where(lowest < best.first, NEVER, best.row)
     held = group.all_orders.reshape(-1).at[jnp.where(row == NEVER, 0, row)]
