@@ -53,6 +53,7 @@ SPECS = {
     "release_rounding": ArgSpec(3000, (11, 20), 2, "volume", 64, 0.05, "nearest_even"),
     "wall": ArgSpec(4000, (17, 30), 2, "surface", 128),
     "hole": ArgSpec(6000, (17, 30), 3, "shell", 64),
+    "large_pages": ArgSpec(1200, (5, 7), 1, "volume", 512, 0.1),
     "rows_1e4": ArgSpec(10_000),
     "rows_1e5": ArgSpec(100_000),
     "rows_1e6": ArgSpec(1_000_000),

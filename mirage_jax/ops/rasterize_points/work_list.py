@@ -7,6 +7,9 @@ depth and page number: depth gives up its low bits, rounded down, so that it sta
 Read next: `xla.py`, which walks the list.
 """
 
+from functools import reduce
+from itertools import product
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int32
@@ -134,11 +137,11 @@ def footprint(
         high: The same of the high corners.
         numbers: The camera.
     """
-    u, v, ratio = _corner_cells(low, high, numbers)
+    u, v, ratio = _corner_cells(low, high, numbers, apart=True)
     safe = ratio < _STEEPEST
 
-    def widen(values: jax.Array, middle: jax.Array) -> tuple[jax.Array, jax.Array]:
-        low, high = jnp.min(values, axis=(0, 1, 2)), jnp.max(values, axis=(0, 1, 2))
+    def widen(values: list[jax.Array], middle: jax.Array) -> tuple[jax.Array, jax.Array]:
+        low, high = _least(values), _most(values)
         low, high = low - 0.01 * jnp.abs(low) - 1, high + 0.01 * jnp.abs(high) + 1
         return jnp.where(safe, low + middle, -jnp.inf), jnp.where(safe, high + middle, jnp.inf)
 
@@ -159,13 +162,15 @@ def box_span(
         grid: Cells.
     """
     low, high = ([box[..., end, axis] for axis in range(3)] for end in range(2))
-    u, v, ratio = _corner_cells(low, high, numbers)
+    u, v, ratio = _corner_cells(low, high, numbers, apart=False)
     safe = ratio < _STEEPEST
     # A position rounds relative to its distance, which may be `ratio` times its depth.
     slope = 4e-6 * jnp.where(safe, ratio, 1.0)
 
-    def cut(values: jax.Array, focal: jax.Array, middle: jax.Array, cells: int) -> list[jax.Array]:
-        low, high = jnp.min(values, axis=(0, 1, 2)), jnp.max(values, axis=(0, 1, 2))
+    def cut(
+        values: list[jax.Array], focal: jax.Array, middle: jax.Array, cells: int
+    ) -> list[jax.Array]:
+        low, high = _least(values), _most(values)
         slack = 0.01 + 1e-5 * jnp.abs(middle)
         slack += slope * (focal + jnp.maximum(jnp.abs(low), jnp.abs(high)))
         middle += 0.5 - grid.center
@@ -183,20 +188,40 @@ def box_span(
 
 
 def _corner_cells(
-    low: list[jax.Array], high: list[jax.Array], numbers: Float32[jax.Array, " 17"]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return u and v of the 2x2x2 corners, from the image's middle, and how steep a box is seen.
+    low: list[jax.Array], high: list[jax.Array], numbers: Float32[jax.Array, " 17"], apart: bool
+) -> tuple[list[jax.Array], list[jax.Array], jax.Array]:
+    """Return u and v of the eight corners, from the image's middle, and how steep a box is seen.
 
     Steepness is the greatest distance of a corner over the least depth; infinite for a box that
     reaches the camera's plane, whose u and v then mean nothing.
+
+    Corners come one by one with `apart`: GPUs would write axes of them out before they reduce them.
+    Else there is one array with three leading axes of two, which is faster on CPUs.
     """
-    x, y, z = (jnp.stack(ends) for ends in zip(low, high, strict=True))
-    right, down, ahead = view_offset(x[:, None, None], y[:, None], z, numbers)
-    corners = (0, 1, 2)
-    reach = jnp.max(jnp.abs(right) + jnp.abs(down) + jnp.abs(ahead), axis=corners)
-    nearest = jnp.min(ahead, axis=corners)
+    ends = list(zip(low, high, strict=True))
+    if apart:
+        corners = [view_offset(x, y, z, numbers) for x, y, z in product(*ends)]
+    else:
+        x, y, z = map(jnp.stack, ends)
+        corners = [view_offset(x[:, None, None], y[:, None], z, numbers)]
+    reach = _most(
+        [jnp.abs(right) + jnp.abs(down) + jnp.abs(ahead) for right, down, ahead in corners]
+    )
+    nearest = _least([ahead for _, _, ahead in corners])
     safe = nearest * _STEEPEST > reach
-    depth = jnp.where(safe, ahead, 1.0)
-    down = down / depth
-    u = numbers[12] * (right / depth) + numbers[13] * down
-    return u, numbers[15] * down, jnp.where(safe, reach / jnp.where(safe, nearest, 1.0), jnp.inf)
+    u, v = [], []
+    for right, down, ahead in corners:
+        depth = jnp.where(safe, ahead, 1.0)
+        u.append(numbers[12] * (right / depth) + numbers[13] * (down / depth))
+        v.append(numbers[15] * (down / depth))
+    return u, v, jnp.where(safe, reach / jnp.where(safe, nearest, 1.0), jnp.inf)
+
+
+def _least(corners: list[jax.Array]) -> jax.Array:
+    """Return the least of corners, which come one by one or along three axes of one array."""
+    return reduce(jnp.minimum, corners) if len(corners) > 1 else jnp.min(corners[0], (0, 1, 2))
+
+
+def _most(corners: list[jax.Array]) -> jax.Array:
+    """Return the greatest, likewise."""
+    return reduce(jnp.maximum, corners) if len(corners) > 1 else jnp.max(corners[0], (0, 1, 2))
