@@ -1,8 +1,7 @@
 """Ways to read one written frame at a later camera: the rows of `mirage evaluate read`.
 
 A row is a function of what was written and of the later camera to the tokens that are decoded
-there. To add one, write the function and enter it in `ROWS`; nothing else changes. Rows marked
-`bound` look at what a memory would not have.
+there. To add one, write the function and enter it in `ROWS`; nothing else changes.
 
 Conventions: one pair, no batch axis; pictures in [-1, 1], cameras with intrinsics in pixels, depth
 z-depth with 0 = unknown. Tokens are those of a camera at rest, as rollout stores its start picture.
@@ -78,14 +77,12 @@ class Row:
         words: what it is, in a line of the report.
         size: (spec, pieces) -> bytes kept of a written frame; None where nothing is kept.
         fits: which worlds have it.
-        bound: it looks at what a memory would not have.
     """
 
     show: Callable[[WorldSpec, Any, Pieces], Shown]
     words: str
     size: Callable[[WorldSpec, Pieces], int] | None
     fits: Callable[[WorldSpec], bool] = lambda spec: True
-    bound: bool = False
 
 
 def write_pieces(
@@ -229,7 +226,7 @@ ROWS: dict[str, Row] = {
         "decode the stored tokens, rasterize with every pixel's depth, fill, encode",
         _token_and_depth_bytes,
     ),
-    "own": Row(_own, "the later frame's own tokens: the codec's ceiling", None, bound=True),
+    "own": Row(_own, "the later frame's own tokens: the codec's ceiling", None),
 }
 
 
