@@ -5,7 +5,8 @@ fraction of a cell, bringing it nearer, or looking at its surface from the side 
 the patch is drawn in the parallelogram in which its piece of surface is seen, together with those
 of the cells around; at each pixel the nearest surface hides the others; and what covers the cell
 is analysed again. Linear in the tokens, no pixels of a frame, no decoder; at a patch's own place it
-returns the token it was given. Pixels that nothing covers show the hole-filled token.
+returns the token it was given. Pixels that nothing covers show the mean colours of the hole-filled
+tokens, whose finer channels say nothing of a place that was not seen.
 
 Conventions: tokens are those of later frames (groups); only the last frame of a patch is drawn, as
 seen by a camera at rest. Places and offsets in cells, depth in scene units. Read next:
@@ -93,17 +94,24 @@ def place_patches(
         config: of the codec.
         params: of the codec; only the linear path is used.
         read: what memory showed.
-        filled: the hole-filled read, shown where no patch covers the picture.
+        filled: the hole-filled read; its mean colours are shown where no patch covers the picture.
     """
     lead, k = filled.ndim - 2, read.depth.shape[0]
     read = jax.tree.map(lambda leaf: leaf.reshape(k, -1, *leaf.shape[lead:]), read)
-    base = to_patches(config, params, filled.reshape(-1, *filled.shape[-3:]))
+    base = _mean_colours(to_patches(config, params, filled.reshape(-1, *filled.shape[-3:])))
     patches = to_patches(config, params, read.tokens)
     colour, cover = _compose(config.spatial_stride, read, patches)
     share = jnp.minimum(cover / (0.5 * _FAINT), 1.0)[..., None]
     colour = share * colour / jnp.maximum(cover, 1e-6)[..., None]
     picture = colour + (1.0 - share) * base.reshape(colour.shape)
     return _to_tokens(config, params, picture.reshape(base.shape)).reshape(filled.shape)
+
+
+def _mean_colours(patches: Float[jax.Array, "n h w s s 3"]) -> Float[jax.Array, "n h w s s 3"]:
+    """Return patches of one picture that passes smoothly through the mean colour of each patch."""
+    n, h, w, size = patches.shape[:4]
+    picture = jax.image.resize(patches.mean((-3, -2)), (n, h * size, w * size, 3), "linear")
+    return picture.reshape(n, h, size, w, size, 3).swapaxes(2, 3)
 
 
 def _compose(stride: int, read: Placed, patches: jax.Array) -> tuple[jax.Array, jax.Array]:
