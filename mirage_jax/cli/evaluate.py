@@ -132,7 +132,7 @@ def rollout(data, split, weights, out, count, frames, batch, seed) -> None:
 @command.command(help="Write one frame, read it later, compare all ways to read.")
 @_shared
 @click.option("--quick", is_flag=True, help="One pair of frames of every third clip.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
 @click.option("--lpips", type=click.Path(), help="File of LPIPS weights; none: not reported.")
 def read(data, split, weights, out, quick, as_json, lpips) -> None:
     """Measures reads of one written frame."""
@@ -151,7 +151,7 @@ def read(data, split, weights, out, quick, as_json, lpips) -> None:
     distance = Lpips(lpips) if lpips else None
     results = evaluate_read(world, clips, ReadConfig(quick=quick), Path(out), say, distance)
     if as_json:
-        click.echo(json.dumps(report.jsonable(results), indent=2))
+        click.echo(json.dumps(report.jsonable(results)))
     else:
         _show(out, "read")
 
