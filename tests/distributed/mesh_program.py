@@ -4,6 +4,7 @@ A program of its own, since devices are counted when JAX starts; `test_training_
 it with eight of them, and, with names of meshes as arguments, as two processes of four each.
 """
 
+import functools
 import json
 import re
 import sys
@@ -106,11 +107,16 @@ def random_latents(world):
 def objective(settings):
     """Return the real objective on latents that need no codec."""
     world = config_lib.replace(config_lib.from_dict(config_lib.WorldConfig, VALUES), settings)
-    codec = functional.init(world.codec, 0)
-    latents = random_latents(world)
     nothing = ValidationWindows([], [], [], 1)
-    weights = CodecWeights(world.codec, pca_like(world, codec), "")
-    return DenoiserObjective(world, weights, latents, nothing)
+    return DenoiserObjective(world, *codec_and_latents(), nothing)
+
+
+@functools.cache
+def codec_and_latents():
+    """Return what is the same whatever the mesh: weights of the codec, and latents."""
+    world = config_lib.from_dict(config_lib.WorldConfig, VALUES)
+    codec = functional.init(world.codec, 0)
+    return CodecWeights(world.codec, pca_like(world, codec), ""), random_latents(world)
 
 
 def other_objectives():
