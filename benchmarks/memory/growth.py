@@ -24,6 +24,8 @@ from mirage_jax.memory.write import WriteReport, write_frames
 
 _ROOM_ROWS = 100_000
 _FRAMES = 9
+# A read takes about a millisecond, so it is timed in more rounds than a write.
+_READ_ROUNDS = 4
 
 
 @functools.partial(jax.jit, static_argnums=5, donate_argnums=0)
@@ -75,11 +77,11 @@ def measure(cities: dict[int, City], rounds: int) -> dict[str, Any]:
         count to the last (`growth`).
     """
     print("growth: rooms of 1e5 rows, bfloat16 tokens; the camera sees one room")
-    ms: dict[str, dict[str, float]] = {}
+    ms = _time_reads(cities, _READ_ROUNDS * rounds)
     for count, (memory, config) in cities.items():
-        ms[f"{count:.0e}"] = _time_reads(memory, config, rounds)
-        ms[f"{count:.0e}"]["write"] = _time_write(memory, config, rounds)
-        print(f"  {count:>10,} rows: " + _listed(ms[f"{count:.0e}"]) + " ms")
+        times = ms[f"{count:.0e}"]
+        times["write"] = _time_write(memory, config, rounds)
+        print(f"  {count:>10,} rows: " + _listed(times) + " ms")
     first, last = (list(ms.values())[i] for i in (0, -1))
     growth = {name: round(last[name] / first[name], 2) for name in first}
     print(f"  last over first: {_listed(growth)}")
@@ -99,7 +101,8 @@ def _listed(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
 
 
-def _time_reads(memory: LatentMemory, config: MemoryConfig, rounds: int) -> dict[str, float]:
+def _time_reads(cities: dict[int, City], rounds: int) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of each read, by rows stored; all of them take turns."""
     behind = scenes.room_camera()
     near = behind.cam_to_world + 0
     near[:, :3, 3] += 5 * near[:, :3, 2]
@@ -109,10 +112,12 @@ def _time_reads(memory: LatentMemory, config: MemoryConfig, rounds: int) -> dict
         "holes": Camera(near, behind.intrinsics),
     }
     calls = {
-        name: functools.partial(read_jit, memory, camera, scenes.GRID_HW, config)
+        f"{count:.0e} {name}": functools.partial(read_jit, memory, camera, scenes.GRID_HW, config)
+        for count, (memory, config) in cities.items()
         for name, camera in cameras.items()
     }
-    return timing.interleave(calls, rounds)
+    times = timing.interleave(calls, rounds)
+    return {f"{n:.0e}": {name: times[f"{n:.0e} {name}"] for name in cameras} for n in cities}
 
 
 def _time_write(memory: LatentMemory, config: MemoryConfig, rounds: int) -> float:
