@@ -27,6 +27,7 @@ def _shared(function):
 
 
 _views = click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
+_lpips = click.option("--lpips", envvar="MIRAGE_LPIPS", help="File of true LPIPS weights.")
 _seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 
 
@@ -53,7 +54,7 @@ def _protocol(function):
         click.option("--scenes", type=click.IntRange(min=1), help="The first so many of the list."),
         click.option("--systems", help="Names with commas, such as latent,no_memory."),
         click.option("--items", type=click.Path(), help="List of scenes of another data set."),
-        click.option("--lpips", envvar="MIRAGE_LPIPS", help="File of true LPIPS weights."),
+        _lpips,
         click.option("--json", "as_json", is_flag=True, help="End with one JSON object."),
     )
     for option in reversed(options):
@@ -133,7 +134,7 @@ def rollout(data, split, weights, out, count, frames, batch, seed) -> None:
 @_shared
 @click.option("--quick", is_flag=True, help="One pair of frames of every third clip.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-@click.option("--lpips", type=click.Path(), help="File of LPIPS weights; none: not reported.")
+@_lpips
 def read(data, split, weights, out, quick, as_json, lpips) -> None:
     """Measures reads of one written frame."""
     import json

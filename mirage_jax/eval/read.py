@@ -5,8 +5,8 @@ of a later frame, decoded and compared with what the recording shows there. Both
 camera at rest sees them (three equal frames of latents, the last decoded frame counts), as rollout
 stores its start picture; so nothing but the read stands between a row and the codec's ceiling.
 
-* `psnr`, `ssim`, `sharpness`: on the cells that the written frame saw (`read_pairs.seen_cells`),
-  the same for every row. Sharpness is the mean length of the gradient over the true one's.
+* `psnr`, `ssim`, `gradient`: on the cells that the written frame saw (`read_pairs.seen_cells`),
+  the same for every row. `gradient` is its mean length over the true one's; blur is below 1.
 * `psnr_hit`: on those of them where the nearest read found a row. `psnr_frame`: the whole frame.
 * `coverage`: share of the seen cells that the row read something for.
 * `lpips_alex` or `lpips_vgg`: whole frames, where weights are given (`--lpips` of the command).
@@ -236,7 +236,7 @@ def score_picture(
         "psnr_hit": image.masked_psnr(picture, truth, _pixels(hit, truth)),
         "psnr_frame": float(image.psnr(picture[None], truth[None])[0]),
         "ssim": float("nan"),
-        "sharpness": float("nan"),
+        "gradient": float("nan"),
     }
     if mask.any():
         _, similar = structural_similarity(
@@ -251,7 +251,7 @@ def score_picture(
         )
         scores["ssim"] = float(similar[mask].mean())
         true = _gradient(truth)[mask].mean()
-        scores["sharpness"] = float(_gradient(picture)[mask].mean() / max(true, 1e-6))
+        scores["gradient"] = float(_gradient(picture)[mask].mean() / max(true, 1e-6))
     return scores
 
 

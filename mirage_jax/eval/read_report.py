@@ -23,7 +23,7 @@ _COLUMNS = (
     ("psnr_hit", "hit dB", 2),
     ("psnr_frame", "frame dB", 2),
     ("ssim", "SSIM", 3),
-    ("sharpness", "sharpness", 2),
+    ("gradient", "gradient", 2),
     ("coverage", "coverage", 2),
     ("lpips_alex", "LPIPS alex", 3),
     ("lpips_vgg", "LPIPS vgg", 3),
@@ -102,7 +102,7 @@ def _markdown(world: str, values: dict[str, Any], measure: Any) -> str:
 
 The frame is written with true depth, read at the camera of a later frame and decoded as a camera at
 rest sees it. Pairs from {chosen}; mean ± half of the 95 % bootstrap interval over clips. PSNR,
-SSIM and sharpness on the cells that the written frame saw, the same for every row; *hit*: those of
+SSIM and gradient on the cells that the written frame saw, the same for every row; *hit*: those of
 them where the nearest read found a row; *over nearest*: paired over clips."""
     ]
     gaps = [name for name in values if name.startswith("gap")]

@@ -122,17 +122,9 @@ def _marks_at(path: Path) -> _Marks:
 
 
 def _of_npz(path: Path) -> _Marks:
-    names = npz.array_names(path)
-    chosen = next((name for name in _ARRAYS if name in names), None)
-    if chosen is None and len(names) == 1:
-        (chosen,) = names
-    if chosen is None:
-        raise ValueError(
-            f"{path}: does not say which array is the mask: got {sorted(names)[:20]}, expected one "
-            f"called {', '.join(_ARRAYS)}, or a single array. Save it under such a name."
-        )
+    chosen = npz.choose_array(path, tuple(_ARRAYS), "the mask")
     says = _ARRAYS.get(chosen)
-    if chosen == "masks" and {"depths", "intrinsics"} <= names:
+    if chosen == "masks" and {"depths", "intrinsics"} <= npz.array_names(path):
         says = "keep"  # a geometry.npz
     return _of_array(npz.read_npz(path, [chosen])[chosen], f"{path}: {chosen}", says)
 

@@ -23,7 +23,6 @@ import numpy as np
 from mirage_jax import config as config_lib
 from mirage_jax import world_model
 from mirage_jax.data.captions import ClipTexts
-from mirage_jax.data.mixture import ClipOrder
 from mirage_jax.diffusion import flow
 from mirage_jax.distributed.constrain import constrain
 from mirage_jax.distributed.processes import to_host
@@ -31,16 +30,17 @@ from mirage_jax.models import files, pca
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.models.functional import Params
 from mirage_jax.prng import Purpose, key_for
-from mirage_jax.train import start, tuning, window_inputs, windows
+from mirage_jax.train import start, tuning, window_inputs
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.latents import CodecWeights, LatentSource
 from mirage_jax.train.objective import split_rows
 from mirage_jax.train.stage_config import DenoiserStageConfig
 from mirage_jax.train.window_scores import ValidationWindows, score_pictures
+from mirage_jax.train.window_stage import WindowStage
 
 
-class DenoiserObjective:
+class DenoiserObjective(WindowStage):
     """Objective of the denoiser and, where the world has one, the learned read."""
 
     shared: tuple[str, ...] = ("score",)
@@ -87,8 +87,6 @@ class DenoiserObjective:
         linear = isinstance(world.codec, CodecConfig)
         self._weights = pca.channel_weights(codec.params) if linear else jnp.ones(())
         self._seed = world.seed
-        # In which clips are drawn; None: all of them in the order of one source.
-        self.order: ClipOrder | None = None
         self.draws = given is None
         self._axes = tuning.logical_axes(world, self.stage)
         self._given = given or functools.partial(start.drawn_params, world)
@@ -104,17 +102,7 @@ class DenoiserObjective:
 
     def batch(self, step: int, rows: Rows = None) -> Batch:
         """Return the host arrays of `step`, all rows or those named."""
-        batch = windows.draw_batch(
-            self._latents,
-            self.stage.windows,
-            self._world.chunk,
-            self._texts,
-            seed=self._seed,
-            step=step,
-            clips=self.clips(step),
-            rows=rows,
-        )
-        return batch | self.constants
+        return super().batch(step, rows) | self.constants
 
     @functools.cached_property
     def constants(self) -> Batch:
@@ -160,11 +148,6 @@ class DenoiserObjective:
             metrics[f"{name}_visible"] = _masked_mean(value, visible)
             metrics[f"{name}_hidden"] = _masked_mean(value, ~visible)
         return losses, metrics
-
-    def clips(self, step: int) -> np.ndarray:
-        """Return the index of each row's clip among the training clips [b]."""
-        order = self.order or ClipOrder((self._latents.clips,))
-        return order.indices(self._seed, step, self.stage.batch)
 
     def validate(
         self, params: Any, fixed: Any, step: int, directory: Path | None

@@ -18,23 +18,22 @@ import numpy as np
 import optax
 
 from mirage_jax import config as config_lib
-from mirage_jax.data.mixture import ClipOrder
 from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, functional
 from mirage_jax.prng import Purpose, key_for
-from mirage_jax.train import window_inputs, windows
+from mirage_jax.train import window_inputs
 from mirage_jax.train.config import WorldConfig
-from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.latents import LatentSource
 from mirage_jax.train.objective import split_rows, write_sheet
 from mirage_jax.train.stage_config import DepthStageConfig
 from mirage_jax.train.window_scores import ValidationWindows
+from mirage_jax.train.window_stage import WindowStage
 
 _SHOWN_WINDOWS = 4
 _PIXELS_PER_CELL = 8
 
 
-class DepthObjective:
+class DepthObjective(WindowStage):
     """Objective of the depth head."""
 
     name = "depth"
@@ -55,8 +54,6 @@ class DepthObjective:
         self._world = dataclasses.replace(sized, learned_read=None)
         self._latents, self._val = latents, val
         self._seed = world.seed
-        # In which clips are drawn; replaced where they are a mixture.
-        self.order = ClipOrder((latents.clips,))
         self._predict = jax.jit(self._validation_depth)
 
     def init(self) -> tuple[Any, Any]:
@@ -67,18 +64,6 @@ class DepthObjective:
     def axes(self) -> tuple[Any, Any]:
         """Return the logical axes of the parameters."""
         return functional.logical_axes(self.head), {}
-
-    def batch(self, step: int, rows: Rows = None) -> Batch:
-        """Return the host arrays of `step`, all rows or those named."""
-        return windows.draw_batch(
-            self._latents,
-            self.stage.windows,
-            self._world.chunk,
-            seed=self._seed,
-            step=step,
-            clips=self.clips(step),
-            rows=rows,
-        )
 
     def loss(
         self, params: Any, fixed: Any, batch: Any, keys: jax.Array
@@ -106,10 +91,6 @@ class DepthObjective:
             "sky_accuracy": jnp.mean((sky > 0) == is_sky),
         }
         return depth_loss + self.stage.sky_weight * sky_loss, metrics
-
-    def clips(self, step: int) -> np.ndarray:
-        """Return the index of each row's clip among the training clips [b]."""
-        return self.order.indices(self._seed, step, self.stage.batch)
 
     def validate(
         self, params: Any, fixed: Any, step: int, directory: Path | None

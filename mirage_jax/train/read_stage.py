@@ -18,24 +18,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Float
 
 from mirage_jax import config as config_lib
-from mirage_jax.data.mixture import ClipOrder
 from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, functional, patch_read, pca
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.prng import Purpose, key_for
-from mirage_jax.train import window_inputs, windows
+from mirage_jax.train import window_inputs
 from mirage_jax.train.config import WorldConfig
-from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.latents import CodecWeights, LatentSource
 from mirage_jax.train.stage_config import ReadStageConfig
 from mirage_jax.train.window_scores import ValidationWindows, score_pictures
+from mirage_jax.train.window_stage import WindowStage
 
 
-class ReadObjective:
+class ReadObjective(WindowStage):
     """Objective of the learned read."""
 
     name = "read"
@@ -73,8 +71,6 @@ class ReadObjective:
         self._linear = isinstance(world.codec, CodecConfig)
         self._weights = pca.channel_weights(codec.params) if self._linear else jnp.ones(())
         self._seed = world.seed
-        # In which clips are drawn; replaced where they are a mixture.
-        self.order = ClipOrder((latents.clips,))
         self.draws = given is None
         self._given = given or self._draw
         self._predict = jax.jit(self._validation_latents)
@@ -86,22 +82,6 @@ class ReadObjective:
     def axes(self) -> tuple[Any, Any]:
         """Return the logical axes of the parameters."""
         return functional.logical_axes(self.read), {}
-
-    def batch(self, step: int, rows: Rows = None) -> Batch:
-        """Return the host arrays of `step`, all rows or those named."""
-        return windows.draw_batch(
-            self._latents,
-            self.stage.windows,
-            self._world.chunk,
-            seed=self._seed,
-            step=step,
-            clips=self.clips(step),
-            rows=rows,
-        )
-
-    def clips(self, step: int) -> np.ndarray:
-        """Return the index of each row's clip among the training clips [b]."""
-        return self.order.indices(self._seed, step, self.stage.batch)
 
     def loss(
         self, params: Any, fixed: Any, batch: Any, keys: jax.Array

@@ -60,8 +60,8 @@ def test_scores_are_closed_forms_and_ignore_cells_that_were_not_seen():
     scores = score_picture(picture, truth, seen, seen)
     assert scores["psnr"] == pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
     assert scores["psnr_frame"] < scores["psnr"]
-    assert scores["sharpness"] == pytest.approx(1.0, abs=1e-5)
-    assert score_picture(truth // 2, truth, seen, seen)["sharpness"] == pytest.approx(0.5, abs=0.02)
+    assert scores["gradient"] == pytest.approx(1.0, abs=1e-5)
+    assert score_picture(truth // 2, truth, seen, seen)["gradient"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_from_the_same_place_every_memory_equals_the_codec(tmp_path):

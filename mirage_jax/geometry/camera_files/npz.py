@@ -6,7 +6,7 @@ Read next: ``geometry.py``, ``trajectory.py``, ``npy.py``.
 import math
 import os
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,6 +56,29 @@ def array_names(path: str | os.PathLike[str]) -> set[str]:
             return {name.removesuffix(".npy") for name in archive.namelist()}
     except Exception as error:  # a broken archive makes zipfile raise many kinds
         raise _broken(path, error) from error
+
+
+def choose_array(path: str | os.PathLike[str], wanted: Sequence[str], holds: str) -> str:
+    """Return the first of the wanted arrays that an archive has, or else its only array.
+
+    Args:
+        path: of the archive.
+        wanted: names, the best first.
+        holds: what the array is to be, for the error.
+
+    Raises:
+        ValueError: several arrays, none of them wanted.
+    """
+    names = array_names(path)
+    chosen = next((name for name in wanted if name in names), None)
+    if chosen is None and len(names) == 1:
+        (chosen,) = names
+    if chosen is None:
+        raise ValueError(
+            f"{path}: does not say which array is {holds}: got {sorted(names)[:20]}, expected one "
+            f"called {' or '.join(wanted)}, or a single array. Save it under such a name."
+        )
+    return chosen
 
 
 def array_shape(path: str | os.PathLike[str], name: str) -> tuple[int, ...]:

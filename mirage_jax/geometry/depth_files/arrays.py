@@ -26,13 +26,5 @@ def read_npz_depth(path: Path) -> np.ndarray:
     Raises:
       ValueError: several arrays, none of them called depth.
     """
-    names = npz.array_names(path)
-    chosen = next((name for name in _NAMES if name in names), None)
-    if chosen is None and len(names) == 1:
-        (chosen,) = names
-    if chosen is None:
-        raise ValueError(
-            f"{path}: does not say which array is depth: got {sorted(names)[:20]}, expected one "
-            f"called {' or '.join(_NAMES)}, or a single array. Save it under such a name."
-        )
+    chosen = npz.choose_array(path, _NAMES, "depth")
     return npz.read_npz(path, [chosen])[chosen]
