@@ -125,7 +125,7 @@ def estimate(
     """
     from mirage_jax.geometry.camera_files.npz import write_npz
     from mirage_jax.rollout.hub_depth import HubDepth
-    from mirage_jax.rollout.photo import read_frames
+    from mirage_jax.rollout.video import read_frames
 
     if target.suffix != ".npz":
         raise click.UsageError(f"TARGET: got {target.name}, expected a name ending in .npz")

@@ -21,7 +21,6 @@ from jaxtyping import Bool, Float, UInt8
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.depth import edge_validity, resize_surface
 from mirage_jax.geometry.depth_files import DepthMaps, depth_from_range, z_depth
-from mirage_jax.rollout.video import read_video
 
 MAX_PIXELS = 128 << 20
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -91,18 +90,6 @@ def read_photo(path: Path) -> Photo:
         f"image: got {path} of {height}x{width}, expected at most {MAX_PIXELS} pixels; make it "
         "smaller"
     )
-
-
-def read_frames(path: Path) -> UInt8[np.ndarray, "f H W 3"]:
-    """Read a picture as one frame, or all frames of a video.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be decoded, or is too large.
-    """
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        return read_photo(path).image[None]
-    return read_video(path)
 
 
 def _focal(picture: Any) -> tuple[float | None, str]:

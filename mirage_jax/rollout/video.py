@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mirage_jax.atomic import replacing
+from mirage_jax.rollout.photo import PICTURE_SUFFIXES, read_photo
 
 Frame = UInt8[np.ndarray, "H W 3"]
 Frames = Iterable[Frame]
@@ -242,8 +243,6 @@ def resized(frames: Frames, width: int) -> Iterator[Frame]:
 
 
 def _iterate_folder(path: Path) -> Iterator[Frame]:
-    from mirage_jax.rollout.photo import PICTURE_SUFFIXES, read_photo
-
     files = sorted(f for f in path.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES)
     if not files:
         raise ValueError(f"video: got {path}, a folder without pictures; check the path")
@@ -285,6 +284,18 @@ def read_video(path: Path, frames: int | None = None) -> UInt8[np.ndarray, "f H 
     if len({picture.shape for picture in pictures}) > 1:
         raise ValueError(f"video: got frames of several sizes in {path}, expected one size")
     return np.stack(pictures)
+
+
+def read_frames(path: Path) -> UInt8[np.ndarray, "f H W 3"]:
+    """Read a picture as one frame, or all frames of a video.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be decoded, or is too large.
+    """
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return read_photo(path).image[None]
+    return read_video(path)
 
 
 @contextmanager
