@@ -1,7 +1,7 @@
 """`mirage cameras`: reads camera files of any format, judges, converts, draws and moves them.
 
 The work is in `mirage_jax/geometry/` (`camera_files/`, `path_info.py`, `path_alignment.py`,
-`interpolation.py`) and `mirage_jax/eval/camera_view.py`.
+`interpolation.py`) and `mirage_jax/eval/pictures/camera_view.py`.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def plot(
 
     The points of a geometry.npz and of a COLMAP model are drawn without being asked for.
     """
-    from mirage_jax.eval.camera_view import write_camera_view
-    from mirage_jax.eval.scene_points import load_points
+    from mirage_jax.eval.pictures.camera_view import write_camera_view
+    from mirage_jax.eval.pictures.scene_points import load_points
 
     path = _read(source, kind, flags)
     points = points or _points_beside(source)

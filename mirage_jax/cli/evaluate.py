@@ -144,7 +144,7 @@ def read(data, split, weights, out, quick, as_json, lpips) -> None:
 
     from mirage_jax.eval import report
     from mirage_jax.eval.metrics.lpips import Lpips
-    from mirage_jax.eval.read import ReadConfig, evaluate_read
+    from mirage_jax.eval.reads.evaluate import ReadConfig, evaluate_read
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)

@@ -1,7 +1,7 @@
 """`mirage memory`: looks into saved memories, draws them, joins them and cuts them down.
 
 The work is in `mirage_jax/memory/` (`summary.py`, `edit.py`, `files.py`) and
-`mirage_jax/eval/memory_view.py`.
+`mirage_jax/eval/pictures/memory_view.py`.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def view(
     weights: str | None,
 ) -> None:  # fmt: skip
     """Draw FILE from above and in perspective, with the cameras, as a PNG."""
-    from mirage_jax.eval.memory_scene import drawn_scene
-    from mirage_jax.eval.memory_view import write_memory_view
+    from mirage_jax.eval.pictures.memory_scene import drawn_scene
+    from mirage_jax.eval.pictures.memory_view import write_memory_view
     from mirage_jax.geometry.camera_files import load_cameras, reading_of
     from mirage_jax.memory import files
     from mirage_jax.memory.rows import rows_in_order

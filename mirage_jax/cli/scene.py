@@ -1,7 +1,7 @@
 """`mirage scene`: makes a scene from one photograph, and looks at scenes.
 
-The work is in `mirage_jax/rollout/new_scene.py`, `mirage_jax/eval/scene_info.py` and
-`mirage_jax/eval/scene_view.py`.
+The work is in `mirage_jax/rollout/new_scene.py`, `mirage_jax/eval/pictures/scene_info.py` and
+`mirage_jax/eval/pictures/scene_view.py`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def new(
     said. Without --size or --weights the scene has the photograph's aspect.
     """
     from mirage_jax.eval.known_depth import aligned_to_file
-    from mirage_jax.eval.scene_info import describe_scene
+    from mirage_jax.eval.pictures.scene_info import describe_scene
     from mirage_jax.rollout import new_scene, shipped
     from mirage_jax.rollout import photo as photo_lib
     from mirage_jax.rollout import scene as scene_lib
@@ -96,7 +96,7 @@ def inspect(scene: str, out: Path | None, weights: str | None, as_json: bool) ->
     """
     import dataclasses
 
-    from mirage_jax.eval.scene_info import describe_scene, memory_rows
+    from mirage_jax.eval.pictures.scene_info import describe_scene, memory_rows
     from mirage_jax.rollout import scene as scene_lib
     from mirage_jax.rollout import shipped
     from mirage_jax.rollout.world import load_spec
@@ -115,7 +115,7 @@ def inspect(scene: str, out: Path | None, weights: str | None, as_json: bool) ->
     else:
         click.echo("\n".join(lines))
     if out is not None:
-        from mirage_jax.eval.scene_view import write_scene_view
+        from mirage_jax.eval.pictures.scene_view import write_scene_view
 
         write_scene_view(out, loaded, lines)
         if not as_json:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mirage_jax.eval.scene_points import load_points
+from mirage_jax.eval.pictures.scene_points import load_points
 from mirage_jax.geometry.camera import Camera, index_camera, rescale_intrinsics
 from mirage_jax.geometry.camera_files import read_cameras, reading_of
 from mirage_jax.geometry.depth import resize_surface

@@ -37,7 +37,7 @@ from mirage_jax.train.latents import CodecWeights
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.placement import Placement, abstract_state, placed_like
 from mirage_jax.train.step import make_step
-from mirage_jax.train.window_inputs import with_memory_for
+from mirage_jax.train.windows.inputs import with_memory_for
 from mirage_jax.world_model.shares import READ_SCOPE, WRITE_SCOPE
 
 

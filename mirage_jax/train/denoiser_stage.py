@@ -5,8 +5,8 @@ each of them trains is said by its settings. Loss over target frames 1 onwards: 
 velocity, as the release trains, or, of a denoiser that predicts clean latents, of those, channels
 weighted by what they cost in pixels; plus the latter of the read alone where it is learned. First
 chunks (no preceding frames) and later ones share every batch, as rows of it, so the step is
-compiled once. Read next: `mirage_jax/train/tuning.py`, `mirage_jax/train/windows.py`,
-`mirage_jax/train/window_inputs.py`.
+compiled once. Read next: `mirage_jax/train/tuning.py`, `mirage_jax/train/windows/draw.py`,
+`mirage_jax/train/windows/inputs.py`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from mirage_jax.models import files, pca
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.models.functional import Params
 from mirage_jax.prng import Purpose, key_for
-from mirage_jax.train import start, tuning, window_inputs
+from mirage_jax.train import start, tuning
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.latents import CodecWeights, LatentSource
 from mirage_jax.train.objective import split_rows
 from mirage_jax.train.stage_config import DenoiserStageConfig
-from mirage_jax.train.window_scores import ValidationWindows, score_pictures
-from mirage_jax.train.window_stage import WindowStage
+from mirage_jax.train.windows import inputs as window_inputs
+from mirage_jax.train.windows.scores import ValidationWindows, score_pictures
+from mirage_jax.train.windows.stage import WindowStage
 
 
 class DenoiserObjective(WindowStage):

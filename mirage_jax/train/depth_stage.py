@@ -3,7 +3,7 @@
 Loss of a window: absolute error of log depth where depth is known and not sky, plus cross-entropy
 of sky.
 The latents are made a little noisy, since in a rollout they are generated. Conventions: z-depth in
-scene units. Read next: `mirage_jax/models/depth_head.py`, `mirage_jax/train/windows.py`.
+scene units. Read next: `mirage_jax/models/depth_head.py`, `mirage_jax/train/windows/draw.py`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mirage_jax import config as config_lib
 from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, functional
 from mirage_jax.prng import Purpose, key_for
-from mirage_jax.train import window_inputs
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.latents import LatentSource
 from mirage_jax.train.objective import split_rows, write_sheet
 from mirage_jax.train.stage_config import DepthStageConfig
-from mirage_jax.train.window_scores import ValidationWindows
-from mirage_jax.train.window_stage import WindowStage
+from mirage_jax.train.windows import inputs as window_inputs
+from mirage_jax.train.windows.scores import ValidationWindows
+from mirage_jax.train.windows.stage import WindowStage
 
 _SHOWN_WINDOWS = 4
 _PIXELS_PER_CELL = 8

@@ -7,7 +7,7 @@ frames, and are made again when either changed. Once all of a recorded data set 
 
 A split that takes no more than `ram_bytes` is held in memory; of a larger one each window maps the
 file of its clip and copies what it takes, in the feed's thread, so that memory does not follow the
-number of clips. Batches are the same bits either way. Read next: `mirage_jax/train/windows.py`.
+number of clips. Batches are the same bits either way. Read next: `windows/draw.py`.
 """
 
 from __future__ import annotations

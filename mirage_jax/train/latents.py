@@ -6,7 +6,7 @@ a return in a rollout does. Latent frame i has the camera of the last video fram
 `single` holds those frames encoded on their own, as the start picture of a rollout is, and `held`
 as a camera at rest gives them, the form in which a start picture enters memory. Intrinsics, depth
 and masks are those of the latent grid.
-Read next: `mirage_jax/train/latent_files.py` (where they are kept), `mirage_jax/train/windows.py`.
+Read next: `mirage_jax/train/latent_files.py` (where they are kept), `windows/draw.py`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ error of image gradients, which a mean of tokens that is sharp nowhere would pay
 memory does not show count little: nothing can be known of them.
 
 The stage goes on from a learned read that the denoiser's stage left. Read next:
-`mirage_jax/models/learned_read.py`, `mirage_jax/train/windows.py`.
+`mirage_jax/models/learned_read.py`, `mirage_jax/train/windows/draw.py`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, functional, patch_read, pca
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.prng import Purpose, key_for
-from mirage_jax.train import window_inputs
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.latents import CodecWeights, LatentSource
 from mirage_jax.train.stage_config import ReadStageConfig
-from mirage_jax.train.window_scores import ValidationWindows, score_pictures
-from mirage_jax.train.window_stage import WindowStage
+from mirage_jax.train.windows import inputs as window_inputs
+from mirage_jax.train.windows.scores import ValidationWindows, score_pictures
+from mirage_jax.train.windows.stage import WindowStage
 
 
 class ReadObjective(WindowStage):

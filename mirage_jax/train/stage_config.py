@@ -11,7 +11,7 @@ from typing import Literal
 
 from mirage_jax.diffusion.flow import FlowConfig
 from mirage_jax.models.lora import LoraConfig
-from mirage_jax.train.window_config import NoiseConfig, WindowConfig
+from mirage_jax.train.windows.config import NoiseConfig, WindowConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ from mirage_jax.train.stage_config import (
     DepthStageConfig,
     ReadStageConfig,
 )
-from mirage_jax.train.window_scores import validation_windows
+from mirage_jax.train.windows.scores import validation_windows
 
 # Stages in the order in which they are run, and what they do.
 STAGES = {

@@ -28,7 +28,7 @@ from mirage_jax.train.latents import CodecWeights
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.placement import Placement, abstract_state, placed_like
 from mirage_jax.train.step import make_step
-from mirage_jax.train.window_scores import ValidationWindows
+from mirage_jax.train.windows.scores import ValidationWindows
 
 MESHES = {
     "one": {},

@@ -11,7 +11,7 @@ from plyfile import PlyData
 from tiny_world import tiny_world
 
 from mirage_jax.cli.main import cli
-from mirage_jax.eval import memory_scene, memory_view
+from mirage_jax.eval.pictures import memory_scene, memory_view
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.camera_files import save_cameras
 from mirage_jax.memory import files, state

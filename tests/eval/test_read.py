@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from tiny_world import HW, tiny_world, wall_clip
 
-from mirage_jax.eval.read import ReadConfig, evaluate_read, group_names, rows_of, score_picture
-from mirage_jax.eval.read_pairs import choose_pairs, pairs_for, seen_cells
+from mirage_jax.eval.reads.evaluate import (
+    ReadConfig,
+    evaluate_read,
+    group_names,
+    rows_of,
+    score_picture,
+)
+from mirage_jax.eval.reads.pairs import choose_pairs, pairs_for, seen_cells
 
 # Columns of a wall 4 away that leave the picture when the camera slides one unit to the right.
 SHIFT = HW[1] // 2 // 4

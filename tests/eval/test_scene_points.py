@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
 
-from mirage_jax.eval.scene_points import MOST_POINTS, load_points
+from mirage_jax.eval.pictures.scene_points import MOST_POINTS, load_points
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.camera_files import Geometry, save_geometry
 

@@ -19,7 +19,7 @@ from mirage_jax.models.denoiser import DenoiserConfig, FrameLayout
 from mirage_jax.plan import meshes, operations
 from mirage_jax.plan.steps import batch_shapes
 from mirage_jax.train import config as config_lib
-from mirage_jax.train import windows
+from mirage_jax.train.windows.draw import draw_batch
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,7 +101,7 @@ def world(name="procedural.py"):
 def test_planned_batches_have_the_shapes_of_drawn_ones(name):
     config = world(name)
     stage = config.denoiser_train
-    drawn = windows.draw_batch(
+    drawn = draw_batch(
         blank_latents(config),
         stage.windows,
         config.chunk,

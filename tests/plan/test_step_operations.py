@@ -15,7 +15,7 @@ from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.placement import abstract_state
 from mirage_jax.train.step import make_step
 from mirage_jax.train.tuning import abstract_split
-from mirage_jax.train.window_scores import ValidationWindows
+from mirage_jax.train.windows.scores import ValidationWindows
 
 VALUES = {
     "name": "counted",

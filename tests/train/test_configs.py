@@ -22,7 +22,7 @@ from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.depth_stage import DepthObjective
 from mirage_jax.train.latents import CodecWeights
 from mirage_jax.train.read_stage import ReadObjective
-from mirage_jax.train.window_scores import ValidationWindows
+from mirage_jax.train.windows.scores import ValidationWindows
 
 ROOT = Path(__file__).parents[2]
 FILES = ["configs/doom.py:tiny", "configs/doom.py:base", "configs/procedural.py"]

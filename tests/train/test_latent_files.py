@@ -13,8 +13,8 @@ from mirage_jax.train import latent_files
 from mirage_jax.train.codec_stage import RgbClips
 from mirage_jax.train.latent_files import StoredLatents, encode_split
 from mirage_jax.train.latents import CodecWeights, Latents
-from mirage_jax.train.window_config import WindowConfig
-from mirage_jax.train.windows import draw_batch
+from mirage_jax.train.windows.config import WindowConfig
+from mirage_jax.train.windows.draw import draw_batch
 
 FRAMES, HW, CHANNELS = 9, (4, 6), 3
 REFERENCES = ReferenceConfig(most=2, threshold=0.0, voxel_size=0.5)

@@ -21,7 +21,7 @@ from mirage_jax.train.latents import CodecWeights
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.state import new_state
 from mirage_jax.train.step import make_step
-from mirage_jax.train.window_scores import ValidationWindows
+from mirage_jax.train.windows.scores import ValidationWindows
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PRESETS = [f"{size}:{variant}" for size in ("wan5b", "wan14b") for variant in ("release", "paper")]

@@ -20,7 +20,7 @@ from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.read_stage import ReadObjective
 from mirage_jax.train.state import new_state
 from mirage_jax.train.step import make_step
-from mirage_jax.train.window_scores import ValidationWindows, validation_windows
+from mirage_jax.train.windows.scores import ValidationWindows, validation_windows
 
 CONFIG = Path(__file__).parents[2] / "configs" / "procedural.py"
 FAST = {"learning_rate": 1e-2, "warmup_steps": 1, "batch": 4, "ema_decay": 0.5}

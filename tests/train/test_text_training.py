@@ -14,7 +14,7 @@ from mirage_jax.train import config as config_lib
 from mirage_jax.train import latent_files, stages
 from mirage_jax.train import latents as latents_lib
 from mirage_jax.train.denoiser_stage import DenoiserObjective
-from mirage_jax.train.window_scores import validation_windows
+from mirage_jax.train.windows.scores import validation_windows
 
 CONFIG = Path(__file__).parents[2] / "configs" / "procedural.py"
 SPEC = TextSpec("encoder", 8, 6, "float32")

@@ -16,7 +16,7 @@ from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.state import new_state
 from mirage_jax.train.step import make_step
-from mirage_jax.train.window_scores import ValidationWindows, validation_windows
+from mirage_jax.train.windows.scores import ValidationWindows, validation_windows
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,9 +13,10 @@ from mirage_jax.geometry.projection import unproject
 from mirage_jax.models.config import ChunkConfig, ReferenceConfig
 from mirage_jax.train import latents as latents_lib
 from mirage_jax.train.latents import Latents
-from mirage_jax.train.window_config import WindowConfig
-from mirage_jax.train.window_references import choose
-from mirage_jax.train.windows import MemoryFrame, Window, draw_batch, draw_window, gather
+from mirage_jax.train.windows.config import WindowConfig
+from mirage_jax.train.windows.draw import draw_batch, draw_window, gather
+from mirage_jax.train.windows.references import choose
+from mirage_jax.train.windows.window import MemoryFrame, Window
 
 FRAMES, HW, CHANNELS = 13, (4, 6), 3
 CHUNK = ChunkConfig(latent_frames=4, preceding=2, temporal_stride=4)

@@ -5,7 +5,7 @@ of a later frame, decoded and compared with what the recording shows there. Both
 camera at rest sees them (three equal frames of latents, the last decoded frame counts), as rollout
 stores its start picture; so nothing but the read stands between a row and the codec's ceiling.
 
-* `psnr`, `ssim`, `gradient`: on the cells that the written frame saw (`read_pairs.seen_cells`),
+* `psnr`, `ssim`, `gradient`: on the cells that the written frame saw (`pairs.seen_cells`),
   the same for every row. `gradient` is its mean length over the true one's; blur is below 1.
 * `psnr_hit`: on those of them where the nearest read found a row. `psnr_frame`: the whole frame.
 * `coverage`: share of the seen cells that the row read something for.
@@ -14,7 +14,7 @@ stores its start picture; so nothing but the read stands between a row and the c
 
 Figures are means over pairs of a clip, then over clips, with 95 % bootstrap intervals over clips.
 They are the same on every run; milliseconds are not.
-Read next: `read_rows.py`, `read_report.py`.
+Read next: `rows.py`, `report.py`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from skimage.metrics import structural_similarity
 
-from mirage_jax.eval import image, read_report
+from mirage_jax.eval import image
 from mirage_jax.eval.metrics.lpips import Lpips
-from mirage_jax.eval.read_pairs import (
+from mirage_jax.eval.reads import report
+from mirage_jax.eval.reads.pairs import (
     GAPS,
     ReadPair,
     SeenCells,
@@ -41,7 +42,7 @@ from mirage_jax.eval.read_pairs import (
     pairs_for,
     seen_cells,
 )
-from mirage_jax.eval.read_rows import ROWS, Pieces, Row, Shown, decode_at_rest, write_pieces
+from mirage_jax.eval.reads.rows import ROWS, Pieces, Row, Shown, decode_at_rest, write_pieces
 from mirage_jax.rollout.decode import to_uint8
 from mirage_jax.rollout.world import World, WorldSpec
 
@@ -105,9 +106,9 @@ def evaluate_read(
         for number, pair in enumerate(chosen):
             measure.add(gap, pair, clips, shown=number == len(chosen) // 2)
         say(f"read gap={gap} pairs={len(chosen)} seconds={time.perf_counter() - began:.0f}")
-    results = read_report.results(measure, pairs, fixed, config)
+    results = report.results(measure, pairs, fixed, config)
     results["seconds"] = time.perf_counter() - began
-    read_report.write(directory, world.spec.name, results, measure)
+    report.write(directory, world.spec.name, results, measure)
     return results
 
 

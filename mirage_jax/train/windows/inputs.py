@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from mirage_jax import world_model
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.train.config import WorldConfig
-from mirage_jax.train.window_config import NoiseConfig
+from mirage_jax.train.windows.config import NoiseConfig
 
 
 class Seen(NamedTuple):

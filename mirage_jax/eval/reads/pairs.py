@@ -2,11 +2,11 @@
 
 Which cells of the later frame the earlier one saw is told by true depth and cameras alone, so every
 way of reading is scored on the same cells. The pairs of the validation split are listed in
-`read_pairs.json`; other data get pairs by the same rule.
+`pairs.json`; other data get pairs by the same rule.
 
 Conventions: frames are multiples of 2, so that they end a latent group of the small codec. Cells
 are squares of the frame, as many as the latent grid has.
-Read next: `read_rows.py` (ways to read), `read.py` (the measurement).
+Read next: `rows.py` (ways to read), `evaluate.py` (the measurement).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mirage_jax.geometry.projection import project, unproject
 
 # Video frames between the frame that is written and the one it is read for.
 GAPS = (4, 8, 16, 32, 64)
-FIXED_LIST = Path(__file__).with_name("read_pairs.json")
+FIXED_LIST = Path(__file__).with_name("pairs.json")
 
 # Depths of one surface differ by less than this, relative.
 _SAME_SURFACE = 0.05
@@ -136,7 +136,7 @@ def choose_pairs(clips: Sequence[Any], gaps: Sequence[int] = GAPS) -> dict[int, 
 
 
 def write_list(clips: Sequence[Any], path: Path = FIXED_LIST) -> None:
-    """Write the fixed list for a split: `python -m mirage_jax.eval.read_pairs DATA`."""
+    """Write the fixed list for a split: `python -m mirage_jax.eval.reads.pairs DATA`."""
     chosen = {
         str(gap): [[pair.clip, pair.source] for pair in pairs]
         for gap, pairs in choose_pairs(clips).items()

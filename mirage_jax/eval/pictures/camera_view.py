@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mirage_jax.eval.memory_scene import frustum_edges
-from mirage_jax.eval.memory_view import round_length
+from mirage_jax.eval.pictures.memory_scene import frustum_edges
+from mirage_jax.eval.pictures.memory_view import round_length
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.camera_files import CameraPath
 

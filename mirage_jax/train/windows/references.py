@@ -4,12 +4,10 @@ The history of a window is what a rollout would have made before it: the frames 
 itself, and those of the way out that its memory was made of. All of them are in a rollout's memory,
 so overlap is measured on the points of all of them. Windows of a batch share one number of
 references, at most what each has; first chunks have no past.
-Read next: `mirage_jax/memory/overlap.py`, `mirage_jax/train/windows.py`.
+Read next: `mirage_jax/memory/overlap.py`, `mirage_jax/train/windows/draw.py`.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +17,7 @@ from mirage_jax.memory.overlap import best_views, view_overlaps
 from mirage_jax.models.config import ChunkConfig
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import LatentSource
-
-if TYPE_CHECKING:
-    from mirage_jax.train.windows import Window
+from mirage_jax.train.windows.window import Window
 
 
 def draw_references(

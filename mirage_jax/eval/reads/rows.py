@@ -5,7 +5,7 @@ there. To add one, write the function and enter it in `ROWS`; nothing else chang
 
 Conventions: one pair, no batch axis; pictures in [-1, 1], cameras with intrinsics in pixels, depth
 z-depth with 0 = unknown. Tokens are those of a camera at rest, as rollout stores its start picture.
-Read next: `read.py`.
+Read next: `evaluate.py`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_jax.eval.memory_scene import DrawnScene, frustum_edges, orbit_view
+from mirage_jax.eval.pictures.memory_scene import DrawnScene, frustum_edges, orbit_view
 
 _INK, _PAPER = "#20242b", "#ffffff"
 _START, _BETWEEN, _END = "#0a9d8f", "#9aa3ad", "#e0475b"

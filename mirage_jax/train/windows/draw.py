@@ -12,8 +12,6 @@ Read next: `mirage_jax/train/denoiser_stage.py`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from mirage_jax.data.captions import ClipTexts, draw_dropped
@@ -21,42 +19,14 @@ from mirage_jax.models.config import ChunkConfig
 from mirage_jax.prng import Purpose, generator_for
 from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.latents import LatentSource
-from mirage_jax.train.window_config import WindowConfig
-from mirage_jax.train.window_references import draw_references
+from mirage_jax.train.windows.config import WindowConfig
+from mirage_jax.train.windows.references import draw_references
+from mirage_jax.train.windows.window import MemoryFrame, Window
 
 # A start picture is the oldest frame of most memories; the others go on from a longer past.
 _START_PICTURE = 0.7
 # How far back frames of the same way are drawn from, in latent frames.
 _PAST_REACH = 16
-
-
-class MemoryFrame(NamedTuple):
-    """One frame a memory is made of.
-
-    Attributes:
-        backwards: 1 if it belongs to the clip played the other way than the targets.
-        position: latent frame, counted in its own playing direction.
-        start: whether it is a start picture, stored as `ChunkConfig.write` says.
-    """
-
-    backwards: int
-    position: int
-    start: bool
-
-
-class Window(NamedTuple):
-    """One window of one clip; `start` is frame k, counted in playing direction `direction`.
-
-    In a `still` window the camera rests at frame k.
-    """
-
-    clip: int
-    mirrored: int
-    direction: int
-    start: int
-    first: bool
-    memory: tuple[MemoryFrame, ...]
-    still: bool = False
 
 
 def draw_batch(
@@ -75,7 +45,7 @@ def draw_batch(
     `clips` [b] are the clips of all rows. All windows of the batch are drawn, and those of `rows`
     (None: of all rows) gathered.
 
-    With `config.references` there are also `references`, see `window_references.py`; with `texts`
+    With `config.references` there are also `references`, see `references.py`; with `texts`
     `text` [b, n, dt], the embedding of each clip's caption or, in dropped rows, of the empty
     prompt.
     """

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mirage_jax.eval.memory_scene import DrawnScene, drawn_scene
-from mirage_jax.eval.memory_view import draw_above, draw_perspective
+from mirage_jax.eval.pictures.memory_scene import DrawnScene, drawn_scene
+from mirage_jax.eval.pictures.memory_view import draw_above, draw_perspective
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.projection import unproject
 from mirage_jax.rollout.scene import Scene

@@ -1,6 +1,6 @@
 """What the stages share that train on windows of clips: which clips a step sees, and its batch.
 
-Read next: `windows.py`, and `depth_stage.py` for the smallest of them.
+Read next: `draw.py`, and `train/depth_stage.py` for the smallest of them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import numpy as np
 
 from mirage_jax.data.captions import ClipTexts
 from mirage_jax.data.mixture import ClipOrder
-from mirage_jax.train import windows
 from mirage_jax.train.feed import Batch, Rows
 from mirage_jax.train.latents import LatentSource
+from mirage_jax.train.windows.draw import draw_batch
 
 
 class WindowStage:
@@ -38,7 +38,7 @@ class WindowStage:
 
     def batch(self, step: int, rows: Rows = None) -> Batch:
         """Return the host arrays of `step`, all rows or those named."""
-        return windows.draw_batch(
+        return draw_batch(
             self._latents,
             self.stage.windows,
             self._world.chunk,

@@ -19,7 +19,8 @@ from mirage_jax.models.config import ChunkConfig
 from mirage_jax.train.feed import Batch
 from mirage_jax.train.latents import CodecWeights, LatentSource, decode_pictures
 from mirage_jax.train.objective import psnr, write_sheet
-from mirage_jax.train.windows import MemoryFrame, Window, gather
+from mirage_jax.train.windows.draw import gather
+from mirage_jax.train.windows.window import MemoryFrame, Window
 
 _SHOWN_WINDOWS = 3
 

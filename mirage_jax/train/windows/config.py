@@ -1,6 +1,6 @@
 """Settings of training windows: how they are drawn and how noisy they are made.
 
-Read next: `mirage_jax/train/windows.py` (the draw), `mirage_jax/train/window_inputs.py` (the
+Read next: `mirage_jax/train/windows/draw.py` (the draw), `mirage_jax/train/windows/inputs.py` (the
 noise).
 """
 

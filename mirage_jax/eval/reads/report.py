@@ -1,6 +1,6 @@
 """What a read evaluation reports: JSON, Markdown tables and a contact sheet.
 
-Read next: `report.py` (intervals), `read.py` (what the figures mean).
+Read next: `eval/report.py` (intervals), `evaluate.py` (what the figures mean).
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""`mirage evaluate read`: one frame written, read later in every way. Start at `evaluate.py`."""
