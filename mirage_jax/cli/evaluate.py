@@ -1,8 +1,9 @@
 """`mirage evaluate`: measures a world on recorded clips it was not trained on.
 
 Flags are checked here; the work is in `mirage_jax/eval/`. The protocols (`nvs`, `revisit`,
-`camera`, `motion`) have fixed scenes and seeds, go on where they stopped, and end with a page; the
-others write JSON, Markdown and a PNG.
+`camera`, `motion`, and `all` of them) have fixed scenes and seeds, go on where they stopped, and
+end with a page; the others write JSON, Markdown and a PNG.
+Read next: `protocol_flags.py`.
 """
 
 from __future__ import annotations
@@ -12,22 +13,11 @@ from typing import Any, cast
 
 import click
 
+from mirage_jax.cli import protocol_flags as flags
 
-def _shared(function):
-    """Add the options that every evaluation has."""
-    options = (
-        click.option("--data", default="data/doom", show_default=True, help="Dataset folder."),
-        click.option("--split", default="val", show_default=True, help="Split of the dataset."),
-        click.option("--weights", help="Folder of a world; default: the shipped one."),
-        click.option("--out", default="outputs/evaluate", show_default=True, help="Report folder."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
+PROTOCOLS = ("nvs", "revisit", "camera", "motion")
 
 _views = click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
-_lpips = click.option("--lpips", envvar="MIRAGE_LPIPS", help="File of true LPIPS weights.")
 _seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 
 
@@ -36,59 +26,58 @@ def command() -> None:
     """Measures a world."""
 
 
-def _numbers(ctx, param, value) -> tuple[int, ...] | None:
-    """Parse "0,1,2"."""
-    try:
-        return None if value is None else tuple(int(part) for part in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"got {value!r}, expected numbers such as 0,1,2") from error
+@command.command("all", help="nvs, revisit, camera and motion of all systems, in one page.")
+@flags.protocol
+@flags.depth
+def everything(**given) -> None:
+    """Measures everything that one page shows."""
+    import json
 
+    asked = flags.several(PROTOCOLS, **given)
+    world, clips = _open(given["weights"], given["data"], given["split"])
+    flags.check_config(given["config"], world)
 
-def _protocol(function):
-    """Add the options that every protocol has."""
-    options = (
-        _shared,
-        click.option("--config", help="Config and variant that the weights must be of."),
-        click.option("--quick", is_flag=True, help="Few scenes, one seed, two systems: minutes."),
-        click.option("--seeds", callback=_numbers, help="Default: those of the protocol."),
-        click.option("--scenes", type=click.IntRange(min=1), help="The first so many of the list."),
-        click.option("--systems", help="Names with commas, such as latent,no_memory."),
-        click.option("--items", type=click.Path(), help="List of scenes of another data set."),
-        _lpips,
-        click.option("--json", "as_json", is_flag=True, help="End with one JSON object."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    from mirage_jax.eval.whole_table import run_all
+
+    options, facts = flags.options(world, **given)
+    values = run_all(world, clips, asked, options, facts)
+    if given["as_json"]:
+        click.echo(json.dumps(values))
+    else:
+        click.echo((options.folder / "all.md").read_text())
+        click.echo(f"look at {options.folder / 'all.html'}")
 
 
 @command.command(help="Follow recorded paths; compare every frame with the true one.")
-@_protocol
-def nvs(**flags) -> None:
+@flags.protocol
+@flags.depth
+def nvs(**given) -> None:
     """Measures novel views."""
-    _run_protocol("nvs", **flags)
+    _run_protocol("nvs", **given)
 
 
 @command.command(help="Leave a view, come back, compare the last frame with the first.")
-@_protocol
+@flags.protocol
 @click.option("--laps", type=click.IntRange(min=1), help="How often the path is walked.")
-def revisit(**flags) -> None:
+def revisit(**given) -> None:
     """Measures closed-loop revisits."""
-    _run_protocol("revisit", **flags)
+    _run_protocol("revisit", **given)
 
 
 @command.command(help="Find the camera in generated frames; compare with the one asked for.")
-@_protocol
-def camera(**flags) -> None:
+@flags.protocol
+@flags.depth
+def camera(**given) -> None:
     """Measures camera errors."""
-    _run_protocol("camera", **flags)
+    _run_protocol("camera", **given)
 
 
 @command.command(help="Compare motion from frame to frame with that of the true frames.")
-@_protocol
-def motion(**flags) -> None:
+@flags.protocol
+@flags.depth
+def motion(**given) -> None:
     """Measures motion."""
-    _run_protocol("motion", **flags)
+    _run_protocol("motion", **given)
 
 
 @command.command(help="List the usable scenes of a data set, for --items.")
@@ -110,7 +99,7 @@ def items(data, split, out, middles) -> None:
 
 
 @command.command(help="Follow recorded paths and compare with the true frames.")
-@_shared
+@flags.shared
 @click.option("--clips", "count", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--frames", type=click.IntRange(min=5), default=65, show_default=True)
 @_views
@@ -131,10 +120,10 @@ def rollout(data, split, weights, out, count, frames, batch, seed) -> None:
 
 
 @command.command(help="Write one frame, read it later, compare all ways to read.")
-@_shared
+@flags.shared
 @click.option("--quick", is_flag=True, help="One pair of frames of every third clip.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-@_lpips
+@flags.lpips
 def read(data, split, weights, out, quick, as_json, lpips) -> None:
     """Measures reads of one written frame."""
     import json
@@ -158,7 +147,7 @@ def read(data, split, weights, out, quick, as_json, lpips) -> None:
 
 
 @command.command(help="Reconstruct clips, with the PCA codec of the same sizes beside it.")
-@_shared
+@flags.shared
 @click.option("--frames", type=click.IntRange(min=5), default=17, show_default=True)
 @click.option("--fit-split", default="train", show_default=True, help="Split PCA is fitted on.")
 def codec(data, split, weights, out, frames, fit_split) -> None:
@@ -183,30 +172,30 @@ def codec(data, split, weights, out, frames, fit_split) -> None:
 
 
 @command.command(help="All systems on the scenes of nvs and revisit, in one table.")
-@_protocol
-def ablation(**flags) -> None:
+@flags.protocol
+@flags.depth
+def ablation(**given) -> None:
     """Measures what other ways to read and write change."""
     import json
 
-    world, clips = _open(flags["weights"], flags["data"], flags["split"])
-    if flags["config"]:
-        _check_config(flags["config"], world)
+    world, clips = _open(given["weights"], given["data"], given["split"])
+    flags.check_config(given["config"], world)
 
     from mirage_jax.eval.ablation import PROTOCOLS, run_ablation, with_systems
 
-    names, quick = flags["systems"], flags["quick"]
-    asked = [_asked(name, **flags | {"systems": None}) for name in PROTOCOLS]
+    names, quick = given["systems"], given["quick"]
+    asked = flags.several(PROTOCOLS, **given | {"systems": None})
     asked = [with_systems(one, world.spec, quick, names or "") for one in asked]
-    options, facts = _options(world, "ablation", **flags)
+    options, facts = flags.options(world, **given)
     values = run_ablation(world, clips, asked, options, facts)
-    if flags["as_json"]:
+    if given["as_json"]:
         click.echo(json.dumps(values))
     else:
         click.echo((options.folder / "ablation.md").read_text())
 
 
 @command.command(help="Time and bytes by chunk: latent memory beside an RGB point cache.")
-@_shared
+@flags.shared
 @click.option(
     "--config", help="Random weights of this config in a room of boxes, in place of both."
 )
@@ -280,76 +269,26 @@ def _count(config, as_json) -> None:
         click.echo(f"{config}, a chunk after the first, counted and not run:\n{described(costs)}")
 
 
-def _run_protocol(name, **flags) -> None:
+def _run_protocol(name, **given) -> None:
     """Run a protocol and write what it found."""
     import json
 
-    protocol = _asked(name, **flags)
-    world, clips = _open(flags["weights"], flags["data"], flags["split"])
-    if flags["config"]:
-        _check_config(flags["config"], world)
+    protocol = flags.asked(name, **given)
+    world, clips = _open(given["weights"], given["data"], given["split"])
+    flags.check_config(given["config"], world)
 
     from mirage_jax.eval.run_protocol import run_protocol
     from mirage_jax.eval.write_results import write_results
 
-    laps = protocol.setting.laps
-    options, facts = _options(world, name if laps == 1 else f"{name}_laps{laps}", **flags)
+    options, facts = flags.options(world, **given)
     results = run_protocol(world, clips, protocol, options)
-    values = write_results(results, protocol, options.folder, facts)
-    if flags["as_json"]:
+    folder = options.folder / protocol.folder
+    values = write_results(results, protocol, folder, facts)
+    if given["as_json"]:
         click.echo(json.dumps(values))
     else:
-        click.echo((options.folder / "table.md").read_text())
-        click.echo(f"look at {options.folder / 'report.html'}")
-
-
-def _asked(name, **flags):
-    """Return a protocol with what the flags change of it."""
-    import dataclasses
-    from pathlib import Path
-
-    from mirage_jax.eval.protocols import load_protocol
-
-    given = {key: flags.get(key) for key in ("seeds", "laps")} | {"items": flags["scenes"]}
-    if flags["systems"]:
-        given["systems"] = tuple(flags["systems"].split(","))
-    listed = Path(flags["items"]) if flags["items"] else None
-    protocol = load_protocol(name, quick=flags["quick"], path=listed)
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    return dataclasses.replace(protocol, setting=dataclasses.replace(protocol.setting, **changes))
-
-
-def _options(world, folder, **flags):
-    """Return the options of a run, and what its pages say of it."""
-    import sys
-    from pathlib import Path
-
-    from mirage_jax.eval.metrics.lpips import Lpips
-    from mirage_jax.eval.run_protocol import RunOptions
-
-    lpips = Lpips(flags["lpips"]) if flags["lpips"] else None
-    as_json = flags["as_json"]
-    options = RunOptions(
-        Path(flags["out"]) / folder, lpips, lambda line: click.echo(line, err=as_json)
-    )
-    command_line = "mirage " + " ".join(sys.argv[1:])
-    return options, {"world": world.spec.name, "split": flags["split"], "command": command_line}
-
-
-def _check_config(config, world) -> None:
-    """Refuse weights of another config."""
-    from mirage_jax.rollout.world import world_spec
-    from mirage_jax.train import config as config_lib
-
-    expected = world_spec(config_lib.load(config))
-    different = [
-        name for name in vars(expected) if getattr(expected, name) != getattr(world.spec, name)
-    ]
-    if different:
-        raise ValueError(
-            f"--config: got {config}, which differs from the world's own in "
-            f"{', '.join(different)}; leave the option out to measure the weights as they are"
-        )
+        click.echo((folder / "table.md").read_text())
+        click.echo(f"look at {folder / 'report.html'}")
 
 
 def _open(weights, data, split):

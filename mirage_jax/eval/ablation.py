@@ -23,7 +23,7 @@ from mirage_jax.eval.metric_names import METRICS
 from mirage_jax.eval.protocols import Protocol
 from mirage_jax.eval.report import jsonable
 from mirage_jax.eval.results import ResultFile
-from mirage_jax.eval.run_protocol import RunOptions, run_protocol, system_names, video_path
+from mirage_jax.eval.run_protocol import RunOptions, run_protocols, system_names, video_path
 from mirage_jax.eval.summary import Summary, cell, rows_of, summarize, values_of
 from mirage_jax.eval.systems import SYSTEMS
 from mirage_jax.eval.write_results import write_results
@@ -76,20 +76,19 @@ def run_ablation(
         world: what is measured.
         clips: random access to the clips of the data set.
         protocols: those of `PROTOCOLS`, with their systems.
-        options: where to; each protocol gets a folder of its own there.
+        options: where to; results of a protocol that are there already are not measured again.
         facts: what the pages say of the run: world, split, command.
 
     Returns:
         System -> `<protocol>_<metric>` and `<protocol>_<metric>_gain_over_<system>` -> value, each
         with its 95 % interval as `..._ci95`.
     """
-    found: dict[str, ResultFile] = {}
+    run = run_protocols(world, clips, protocols, options)
+    found = {protocol.name: results for protocol, results in zip(protocols, run, strict=True)}
     for protocol in protocols:
-        folder = options.folder / protocol.name
-        mine = dataclasses.replace(options, folder=folder)
-        found[protocol.name] = run_protocol(world, clips, protocol, mine)
+        folder = options.folder / protocol.folder
         write_results(found[protocol.name], protocol, folder, dict(facts))
-        path = options.folder / f"{protocol.name}.png"
+        path = options.folder / f"ablation_{protocol.folder}.png"
         _write_sheet(path, folder, protocol, (anchors.TRUTH, *protocol.setting.systems))
     summaries = {name: summarize(results) for name, results in found.items()}
     values = _json_object(found, summaries)

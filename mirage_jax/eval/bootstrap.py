@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 _DRAWS = 2000
 
@@ -39,16 +40,22 @@ def interval(values: Values) -> Interval | None:
     if not by_scene:
         return None
     means = np.array([np.mean(by_scene[scene]) for scene in sorted(by_scene)])
-    draws = np.random.default_rng(0).integers(0, len(means), (_DRAWS, len(means)))
-    low, high = np.percentile(means[draws].mean(axis=1), [2.5, 97.5])
+    low, high = mean_interval(means)
     return Interval(
         mean=float(means.mean()),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         median=float(np.median(means)),
         scenes=len(means),
         runs=sum(map(len, by_scene.values())),
     )
+
+
+def mean_interval(values: Float[np.ndarray, " n"], draws: int = _DRAWS) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of finite values, at least one."""
+    chosen = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    low, high = np.percentile(values[chosen].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def gain(values: Values, over: Values) -> Interval | None:

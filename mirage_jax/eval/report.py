@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from mirage_jax.eval.bootstrap import mean_interval
+
 Table = Mapping[str, Mapping[str, Sequence[float]]]
 
 _RESAMPLES = 1000
@@ -30,13 +32,12 @@ def summarize(values: Sequence[float]) -> dict[str, float | int]:
     array = array[np.isfinite(array)]
     if array.size == 0:
         return {"count": 0}
-    draws = np.random.default_rng(0).integers(0, array.size, (_RESAMPLES, array.size))
-    low, high = np.percentile(array[draws].mean(axis=1), [2.5, 97.5])
+    low, high = mean_interval(array, _RESAMPLES)
     return {
         "mean": float(array.mean()),
         "median": float(np.median(array)),
-        "ci95_low": float(low),
-        "ci95_high": float(high),
+        "ci95_low": low,
+        "ci95_high": high,
         "count": int(array.size),
     }
 

@@ -39,7 +39,7 @@ def test_one_table_has_all_systems_with_paired_gains_and_a_stopped_run_goes_on(
     text = (tmp_path / "ablation.md").read_text()
     assert "| rgb_cache |" in text
     assert "`reference_only` is absent: the world 'tiny' was trained without" in text
-    assert (tmp_path / "revisit.png").stat().st_size > 1000
+    assert (tmp_path / "ablation_revisit.png").stat().st_size > 1000
 
     def never(*arguments, **options):
         raise AssertionError("measured already")

@@ -30,9 +30,9 @@ def _protocol(name="nvs", **changes):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nvs")
+    folder = tmp_path_factory.mktemp("evaluate")
     results = run_protocol.run_protocol(tiny_world(), CLIPS, _protocol(), RunOptions(folder))
-    return folder, results
+    return folder / "nvs", results
 
 
 @pytest.mark.parametrize("name", protocols.NAMES)
@@ -62,7 +62,7 @@ def test_a_second_run_measures_nothing_and_half_a_line_only_what_it_held(
     measured, tmp_path, monkeypatch
 ):
     folder, results = measured
-    copy = tmp_path / "again"
+    copy = tmp_path / "nvs"
     copy.mkdir()
     data = (folder / "items.jsonl").read_bytes()
     (copy / "items.jsonl").write_bytes(data[:-40])
@@ -74,7 +74,7 @@ def test_a_second_run_measures_nothing_and_half_a_line_only_what_it_held(
         return original(system, *args, **kwargs)
 
     monkeypatch.setattr(run_protocol, "run_system", counted)
-    options = RunOptions(copy)
+    options = RunOptions(tmp_path)
     again = run_protocol.run_protocol(tiny_world(), CLIPS, _protocol(), options)
     assert asked == ["no_memory"]
     assert json_object(summarize(again)) == json_object(summarize(results))
@@ -166,8 +166,6 @@ def test_json_ends_with_one_object_keyed_by_system_then_metric(measured, monkeyp
     monkeypatch.setattr(evaluate_cli, "_open", lambda *_: (tiny_world(), CLIPS))
     monkeypatch.setattr(protocols, "load_protocol", lambda *_, **__: protocol)
     arguments = ["nvs", "--json", "--seeds", "0,1", "--out", str(folder.parent)]
-    folder.parent.joinpath("nvs").mkdir(exist_ok=True)
-    shutil.copy(folder / "items.jsonl", folder.parent / "nvs" / "items.jsonl")
     printed = CliRunner().invoke(evaluate_cli.command, arguments, catch_exceptions=False).stdout
     values = json.loads(printed.strip().splitlines()[-1])
     assert values["truth"]["psnr"] == 100.0

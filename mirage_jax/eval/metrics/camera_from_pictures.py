@@ -30,6 +30,18 @@ _MOST_PIXELS = 1.5  # error of an inlier, in pixels of the frame
 _FEATURES = 1500
 
 
+class Features(NamedTuple):
+    """Features of a picture.
+
+    Attributes:
+        spots: [n, 2] their pixel positions.
+        values: [n, 128] unit vectors, alike where things look alike.
+    """
+
+    spots: Float[np.ndarray, "n 2"]
+    values: Float[np.ndarray, "n 128"]
+
+
 class Known(NamedTuple):
     """A picture with its geometry.
 
@@ -38,12 +50,14 @@ class Known(NamedTuple):
         depth: [H, W] z-depth, 0 = unknown.
         camera: of the picture, intrinsics in its pixels.
         usable: [H, W] True where content stands still and is solid.
+        features: of the picture, where they were found before.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
     depth: Float[np.ndarray, "H W"]
     camera: Camera
     usable: Bool[np.ndarray, "H W"]
+    features: Features | None = None
 
 
 class Found(NamedTuple):
@@ -71,7 +85,8 @@ def find_camera(
     Returns:
         The camera; NaN where fewer than 12 points agree.
     """
-    here, there = _matches(known.image, picture)
+    of_known = picture_features(known.image) if known.features is None else known.features
+    here, there = _matches(of_known, picture_features(picture))
     nothing = Found(np.full((4, 4), np.nan), 0)
     if len(here) < _LEAST_POINTS:
         return nothing
@@ -107,31 +122,33 @@ def find_camera(
     return Found(camera, len(chosen))
 
 
-def _matches(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixel positions [n, 2] of features that are each other's best match."""
+def picture_features(picture: UInt8[np.ndarray, "H W 3"]) -> Features:
+    """Return the SIFT features of a picture."""
     finder = cv2.SIFT.create(nfeatures=_FEATURES, contrastThreshold=0.02)
-    found = []
-    for picture in (a, b):
-        gray = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
-        size = (gray.shape[1] * _ENLARGE, gray.shape[0] * _ENLARGE)
-        keys, values = finder.detectAndCompute(
-            cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC), None
-        )
-        if values is None or len(keys) < 2:
-            return np.zeros((0, 2)), np.zeros((0, 2))
-        # OpenCV counts from the centre of the first pixel, we from its corner.
-        spots = (np.array([key.pt for key in keys]) + 0.5) / _ENLARGE
-        values = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1e-9))
-        found.append((spots, values))
-    (spots_a, values_a), (spots_b, values_b) = found
-    likeness = values_a @ values_b.T
+    gray = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
+    size = (gray.shape[1] * _ENLARGE, gray.shape[0] * _ENLARGE)
+    keys, values = finder.detectAndCompute(
+        cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC), None
+    )
+    if values is None:
+        return Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32))
+    # OpenCV counts from the centre of the first pixel, we from its corner.
+    spots = (np.array([key.pt for key in keys]) + 0.5) / _ENLARGE
+    return Features(spots, np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1e-9)))
+
+
+def _matches(a: Features, b: Features) -> tuple[np.ndarray, np.ndarray]:
+    """Return pixel positions [n, 2] of features that are each other's best match."""
+    if min(len(a.spots), len(b.spots)) < 2:
+        return np.zeros((0, 2)), np.zeros((0, 2))
+    likeness = a.values @ b.values.T
     forward, back = likeness.argmax(axis=1), likeness.argmax(axis=0)
-    best = np.sort(likeness, axis=1)[:, -2:]
+    best = np.partition(likeness, -2, axis=1)[:, -2:]
     # Unit vectors: squared distance is 2 - 2 likeness.
     distance = np.sqrt(np.maximum(2.0 - 2.0 * best, 0.0))
     order = np.arange(len(forward))
     good = (back[forward] == order) & (distance[:, 1] < _RATIO * distance[:, 0])
-    return spots_a[good], spots_b[forward[good]]
+    return a.spots[good], b.spots[forward[good]]
 
 
 def _points(spots: np.ndarray, known: Known) -> tuple[np.ndarray, np.ndarray]:

@@ -34,12 +34,14 @@ class Lpips:
 
     Attributes:
         name: key of its values, `lpips_alex` or `lpips_vgg`.
+        path: of the weights.
         checksum: of the weights.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Read weights, see `load_weights` for what is accepted."""
         net, arrays = load_weights(path)
+        self.path = Path(path)
         self.name = f"lpips_{net}"
         data = b"".join(arrays[name].tobytes() for name in sorted(arrays))
         self.checksum = f"{net}-{zlib.crc32(data):08x}"

@@ -36,13 +36,13 @@ _MAIN = "latent"
 _WORST, _BEST = 4, 1
 _MOST_BESIDE = 5
 _STRIP = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-_TITLES = {
+TITLES = {
     "nvs": "Novel views along recorded paths",
     "revisit": "Leaving a view and coming back",
     "camera": "Seen from where it was asked for?",
     "motion": "Motion from frame to frame",
 }
-_LEAD = {
+LEADS = {
     "nvs": "One start picture with depth and the recorded cameras go in; every generated frame "
     "is compared with the one the engine showed.",
     "revisit": "The camera leaves the start view until nothing of it is in the picture, and "
@@ -52,6 +52,10 @@ _LEAD = {
     "motion": "Optical flow between adjacent generated frames is compared with that of the true "
     "ones.",
 }
+NOTE = (
+    "Large dots are means with 95 % intervals over scenes, small ones are single scenes; an arrow "
+    "is a perfect value, beyond the axis."
+)
 _CURVES = {
     "psnr_by_chunk": ("By chunk: does it drift?", "chunk", "PSNR dB"),
     "displacement_by_chunk": ("By chunk: do things stay in place?", "chunk", "displacement px"),
@@ -88,18 +92,23 @@ def report_page(
         told: how it was run: command, setting, versions, device.
     """
     summary = summarize(results)
-    colors = _colors(list(summary))
-    title = _TITLES[protocol.name]
+    colors = colors_of(list(summary))
+    title = TITLES[protocol.name]
     parts = [
         f"<h1>{title}</h1>",
-        f'<p class="soft">{_LEAD[protocol.name]}</p>',
-        _verdict(results, protocol, summary),
+        f'<p class="soft">{LEADS[protocol.name]}</p>',
+        verdict(results, protocol, summary),
         _scenes(results, protocol, folder, list(summary)),
-        _metrics(results, protocol, summary, colors),
+        _metrics_section(results, protocol, summary, colors),
         _curve_cards(results, colors),
-        _table(summary),
-        _how(told, list(summary)),
+        "<h2>Table</h2>" + table_of(summary),
+        how_it_was_run(told, list(summary)),
     ]
+    return html_document(title, parts)
+
+
+def html_document(title: str, parts: Sequence[str]) -> str:
+    """Return a page of its own style and script."""
     style = (Path(__file__).parent / "style.css").read_text()
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -110,12 +119,13 @@ def report_page(
     )
 
 
-def _colors(names: Sequence[str]) -> dict[str, str]:
+def colors_of(names: Sequence[str]) -> dict[str, str]:
+    """Return the colour of each system."""
     others = [name for name in names if name not in _COLORS]
     return _COLORS | {name: f"var(--c{i % 6})" for i, name in enumerate(others)}
 
 
-def _verdict(results: ResultFile, protocol: Protocol, summary: Summary) -> str:
+def verdict(results: ResultFile, protocol: Protocol, summary: Summary) -> str:
     """Return what was found in a sentence: the main system, and how far it is from the others."""
     metric = HEADLINE[protocol.name]
     name = METRICS[metric]
@@ -206,12 +216,24 @@ def _strips(folder: Path, scene: str, systems: Sequence[str]) -> str:
     )
 
 
-def _metrics(
+def _metrics_section(
     results: ResultFile, protocol: Protocol, summary: Summary, colors: Mapping[str, str]
 ) -> str:
+    cards = metric_cards(results, protocol, summary, colors)
+    return f'<h2>What was measured</h2><p class="soft">{NOTE}</p><div class="cards">{cards}</div>'
+
+
+def metric_cards(
+    results: ResultFile,
+    protocol: Protocol,
+    summary: Summary,
+    colors: Mapping[str, str],
+    most: int | None = None,
+) -> str:
+    """Return a chart of each metric, the protocol's first one first; at most so many."""
     first = HEADLINE[protocol.name]
     names = [m for m in METRICS if any(m in row for row in summary.values())]
-    names = [first, *[name for name in names if name != first]]
+    names = [first, *[name for name in names if name != first]][:most]
     better = {"high": "higher is better", "low": "lower is better", "one": "1 is best", "": ""}
     cards = []
     for metric in names:
@@ -228,15 +250,7 @@ def _metrics(
             + charts.dot_chart(rows, about.decimals, unlimited)
             + "</div>"
         )
-    note = (
-        "Large dots are means with 95 % intervals over scenes, small ones are single scenes; an "
-        "arrow is a perfect value, beyond the axis."
-    )
-    return (
-        f'<h2>What was measured</h2><p class="soft">{note}</p><div class="cards">'
-        + "".join(cards)
-        + "</div>"
-    )
+    return "".join(cards)
 
 
 def _scene_means(results: ResultFile, system: str, metric: str) -> tuple[float, ...]:
@@ -264,7 +278,8 @@ def _curve_cards(results: ResultFile, colors: Mapping[str, str]) -> str:
     return f'<h2>Over time</h2><div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
-def _table(summary: Summary) -> str:
+def table_of(summary: Summary) -> str:
+    """Return the table of a protocol."""
     names = [m for m in METRICS if any(m in row for row in summary.values())]
     head = "".join(f"<th>{METRICS[name].title}</th>" for name in names)
     rows = "".join(
@@ -274,12 +289,13 @@ def _table(summary: Summary) -> str:
         for system, row in summary.items()
     )
     return (
-        f'<h2>Table</h2><div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
+        f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
 
-def _how(told: Mapping[str, Any], systems: Sequence[str]) -> str:
+def how_it_was_run(told: Mapping[str, Any], systems: Sequence[str]) -> str:
+    """Return who is who, and the facts of a run."""
     known = {name: system.description for name, system in SYSTEMS.items()} | anchors.DESCRIPTIONS
     rows = "".join(
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(known.get(name, ''))}</dd>"

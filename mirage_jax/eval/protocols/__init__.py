@@ -14,7 +14,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class Setting:
         laps: of revisit: how often the path is walked.
         path: of revisit: a preset that closes.
         looks: of camera: frames whose camera is looked for.
+        depth: what frames are written with: that of the world's depth head, or the true one, which
+            recorded paths have.
     """
 
     items: int
@@ -70,6 +72,7 @@ class Setting:
     laps: int = 1
     path: str = "out-and-back"
     looks: int = 8
+    depth: Literal["head", "true"] = "head"
 
     def __post_init__(self) -> None:
         for name in ("items", "frames", "batch", "laps", "looks"):
@@ -86,6 +89,13 @@ class Protocol:
     name: str
     items: tuple[Item, ...]
     setting: Setting
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its results; other paths and other depth have others."""
+        laps, depth = self.setting.laps, self.setting.depth
+        several = f"_laps{laps}" if laps > 1 else ""
+        return self.name + several + ("_true_depth" if depth == "true" else "")
 
 
 def load_protocol(name: str, *, quick: bool = False, path: Path | None = None) -> Protocol:

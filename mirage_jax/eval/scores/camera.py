@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 
 from mirage_jax.eval.cases import Case
 from mirage_jax.eval.metrics import camera as camera_metrics
-from mirage_jax.eval.metrics.camera_from_pictures import Known, find_camera
+from mirage_jax.eval.metrics.camera_from_pictures import Known, find_camera, picture_features
 from mirage_jax.eval.scores import Score
 from mirage_jax.geometry.camera import index_camera
 from mirage_jax.rollout.paths import typical_depth
@@ -50,7 +50,13 @@ def telling_looks(case: Case, count: int) -> list[Look]:
     last, looks = len(case.truth) - 1, []
     for frame in np.unique(np.linspace(0, last, count + 1).round().astype(int))[1:]:
         camera = index_camera(case.cameras, int(frame))
-        known = Known(case.truth[frame], case.depths[frame], camera, case.solid[frame])
+        known = Known(
+            case.truth[frame],
+            case.depths[frame],
+            camera,
+            case.solid[frame],
+            picture_features(case.truth[frame]),
+        )
         found = find_camera(case.truth[frame], known, camera.intrinsics).cam_to_world
         away = np.linalg.norm(found[:3, 3] - camera.cam_to_world[:3, 3])
         turned = camera_metrics.rotation_degrees(found, np.asarray(camera.cam_to_world))
