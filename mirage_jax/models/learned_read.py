@@ -37,6 +37,8 @@ class LearnedReadConfig:
         codec) instead of from the hole-filled read.
       parts: of a cell each way that show a row of their own to be placed; more than 1 reads memory
         once more, on a grid that much finer.
+      corrects: run the network; False returns the start as it is, for weights that add nothing to
+        it, and trains nothing.
     """
 
     latent_channels: int = 48
@@ -45,6 +47,7 @@ class LearnedReadConfig:
     blocks: int = 4
     placed: bool = False
     parts: int = 1
+    corrects: bool = True
 
     def __post_init__(self):
         if self.parts < 1 or (self.parts > 1 and not self.placed):
@@ -75,6 +78,7 @@ class LearnedRead(nnx.Module):
     """Residual correction of a hole-filled read; see the module docstring."""
 
     def __init__(self, config: LearnedReadConfig, *, rngs: nnx.Rngs):
+        self.corrects = config.corrects
         channels = 2 * config.latent_channels + config.feature_channels
         self.embed = nnx.Conv(channels, config.width, (3, 3), rngs=rngs)
         self.blocks = nnx.List([GridBlock(config.width, rngs=rngs) for _ in range(config.blocks)])
@@ -99,6 +103,8 @@ class LearnedRead(nnx.Module):
         Returns:
           Expected tokens at the target camera, in every cell.
         """
+        if not self.corrects:
+            return start
         x = self.embed(_rows_only(jnp.concatenate([tokens, start, features], axis=-1)))
         for block in self.blocks:
             x = block(_rows_only(x))

@@ -57,11 +57,12 @@ class ReadObjective(WindowStage):
             given: reads the parameters to start from; None draws them.
 
         Raises:
-            ValueError: if the world has no learned read.
+            ValueError: if the world has no learned read, or one that is left out.
         """
-        if world.learned_read is None:
+        if world.learned_read is None or not world.learned_read.corrects:
             raise ValueError(
-                "--stage read: the config's learned_read is None, expected the sizes of one"
+                f"--stage read: the config's learned_read is {world.learned_read}, expected the "
+                "sizes of one with corrects=True"
             )
         self.stage: ReadStageConfig = world.read_train
         self.read = world.learned_read

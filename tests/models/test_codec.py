@@ -1,5 +1,7 @@
 """The small codec: it starts as principal components, is causal, and its tokens can be moved."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,3 +235,6 @@ def test_learned_read_leaves_exact_cells_alone_and_starts_as_its_start():
     np.testing.assert_array_equal(corrected[:, 0], tokens[:, 0])
     assert jnp.abs(corrected[:, 1] - tokens[:, 1]).max() > 1e-3
     np.testing.assert_array_equal(exactness(jnp.zeros((2, 6))), 0)
+    left = dataclasses.replace(config, corrects=False)
+    start = functional.apply(left, perturbed(params), tokens, 2.0 * tokens, features)
+    np.testing.assert_array_equal(start, 2.0 * tokens)
