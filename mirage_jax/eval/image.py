@@ -16,17 +16,17 @@ Read next: `mirage_jax/eval/metrics/`, `mirage_jax/eval/scores/`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 from skimage.metrics import structural_similarity
 
+from mirage_jax.eval.metrics.dis import ENLARGE, enlarged_flow
+
 # Identical frames have infinite PSNR; 8-bit frames that differ anywhere stay below 98 dB at any
 # size used here.
 PSNR_OF_EQUAL_FRAMES = 100.0
-_FLOW_SCALE = 4
 
 
 class Displacement(NamedTuple):
@@ -93,15 +93,7 @@ def displacement(a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"]) -
         ValueError: shapes differ or frames are not uint8.
     """
     _check_pair(a, b)
-    size = (a.shape[1] * _FLOW_SCALE, a.shape[0] * _FLOW_SCALE)
-    gray = [
-        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_CUBIC)
-        for frame in (a, b)
-    ]
-    # OpenCV's stubs want a flow to start from; the call itself takes None.
-    solver: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow = solver.calc(gray[0], gray[1], None)
-    length = np.linalg.norm(flow, axis=-1) / _FLOW_SCALE
+    length = np.linalg.norm(enlarged_flow(a, b), axis=-1) / ENLARGE
     return Displacement(mean=float(length.mean()), median=float(np.median(length)))
 
 

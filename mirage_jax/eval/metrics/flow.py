@@ -1,7 +1,6 @@
 """Dense optical flow and what is told by it: displacement, motion, consistency in time.
 
-Flow is OpenCV's DIS (medium preset) on gray pictures enlarged 4x, in pixels of the original frame;
-no network, so no number here is RAFT's.
+Flow is that of `dis.py`, in pixels of the original frame; no network, so no number here is RAFT's.
 
 * Endpoint error: mean length of the difference of two flow fields.
 * Motion magnitude: mean over adjacent frames of the median length (WorldScore's formula).
@@ -9,19 +8,18 @@ no network, so no number here is RAFT's.
   forward flow from a pixel to the next frame, round to the nearest pixel (clipped to the picture),
   add the backward flow there, and take the distance to the start; mean over pixels inside a rim and
   over adjacent frames. WorldScore's rim is 15 pixels of 512, and is scaled to the picture's width.
-Read next: `mirage_jax/eval/image.py` (`displacement`).
+Read next: `dis.py`, `mirage_jax/eval/image.py` (`displacement`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-_ENLARGE = 4
+from mirage_jax.eval.metrics.dis import ENLARGE, enlarged_flow
+
 _RIM, _RIM_WIDTH = 15, 512
 
 
@@ -29,17 +27,14 @@ def dense_flow(
     a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"]
 ) -> Float[np.ndarray, "H W 2"]:
     """Return how far content of `a` lies to the right and down in `b`, in pixels."""
-    size = (a.shape[1] * _ENLARGE, a.shape[0] * _ENLARGE)
-    gray = [
-        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_CUBIC)
-        for frame in (np.ascontiguousarray(a), np.ascontiguousarray(b))
-    ]
-    # OpenCV's stubs want a flow to start from; the call itself takes None.
-    solver: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow = solver.calc(gray[0], gray[1], None)
-    # One value a pixel again: the mean over its enlarged block.
-    blocks = flow.reshape(a.shape[0], _ENLARGE, a.shape[1], _ENLARGE, 2)
-    return blocks.mean(axis=(1, 3)) / _ENLARGE
+    large = enlarged_flow(a, b)
+    # One value a pixel again: the mean over its enlarged block, whose values are added one after
+    # the other.
+    blocks = large.reshape(a.shape[0], ENLARGE, a.shape[1], ENLARGE, 2)
+    total = np.zeros((*a.shape[:2], 2), large.dtype)
+    for row, column in np.ndindex(ENLARGE, ENLARGE):
+        total += blocks[:, row, :, column]
+    return total / np.float32(ENLARGE**2) / ENLARGE
 
 
 def flows(video: UInt8[np.ndarray, "f H W 3"]) -> Float[np.ndarray, "n H W 2"]:

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage, optimize
 
 from mirage_jax.eval.metrics.camera import best_scale, path_error, rotation_degrees, worldscore
-from mirage_jax.eval.metrics.camera_from_pictures import Known, find_camera
+from mirage_jax.eval.metrics.camera_from_pictures import Known, find_camera, picture_features
 from mirage_jax.geometry.camera import Camera
 
 
@@ -106,6 +106,8 @@ def test_the_camera_of_a_picture_is_found_and_blank_or_foreign_ones_have_none():
     found = find_camera(see(moved)[0], known, matrix)
     assert rotation_degrees(found.cam_to_world, moved) < 0.3
     assert np.linalg.norm(found.cam_to_world[:3, 3] - moved[:3, 3]) < 0.03
+    before = find_camera(see(moved)[0], known._replace(features=picture_features(image)), matrix)
+    np.testing.assert_array_equal(before.cam_to_world, found.cam_to_world)
     # Shown the first frame instead, the error is the whole way, not zero.
     assert rotation_degrees(find_camera(image, known, matrix).cam_to_world, moved) > 8
 
@@ -114,5 +116,8 @@ def test_the_camera_of_a_picture_is_found_and_blank_or_foreign_ones_have_none():
         np.random.default_rng(1).integers(0, 256, image.shape, np.uint8),
     ):
         assert np.isnan(find_camera(picture, known, matrix).cam_to_world).all()
+    blank = np.full_like(image, 90)
+    nothing = known._replace(image=blank, features=picture_features(blank))
+    assert len(nothing.features.spots) == 0 == find_camera(image, nothing, matrix).points
     hidden = known._replace(usable=np.zeros_like(usable))
     assert find_camera(image, hidden, matrix).points == 0

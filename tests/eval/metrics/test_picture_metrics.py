@@ -1,5 +1,8 @@
 """Flow, sharpness, Fréchet distance and hole rate beside slow loops and other libraries."""
 
+import itertools
+
+import cv2
 import numpy as np
 import pytest
 from scipy import fft, linalg, ndimage
@@ -24,6 +27,23 @@ def test_flow_of_a_shifted_texture_is_the_shift_to_the_right_and_down():
     field = flow.dense_flow(wide[4:52, 6:70], wide[2:50, 3:67])
     assert field.shape == (48, 64, 2)
     np.testing.assert_allclose(np.median(field, axis=(0, 1)), [3.0, 2.0], atol=0.1)
+
+
+def test_flow_is_that_of_a_new_solver_whatever_was_asked_before():
+    pictures = [_texture(seed) for seed in range(4)]
+    pictures += [np.zeros_like(pictures[0]), pictures[1][:, ::-1]]
+    for a, b in itertools.product(pictures, repeat=2):
+        large = [
+            cv2.resize(
+                cv2.cvtColor(np.ascontiguousarray(x), cv2.COLOR_RGB2GRAY),
+                (256, 192),
+                interpolation=cv2.INTER_CUBIC,
+            )
+            for x in (a, b)
+        ]
+        new = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*large, None)
+        mean = new.reshape(48, 4, 64, 4, 2).mean(axis=(1, 3)) / 4
+        np.testing.assert_array_equal(flow.dense_flow(a, b), mean)
 
 
 def test_round_trip_is_that_of_a_slow_loop():
