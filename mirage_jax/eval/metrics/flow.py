@@ -14,6 +14,7 @@ Read next: `dis.py`, `mirage_jax/eval/image.py` (`displacement`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
