@@ -11,10 +11,12 @@ Printed are, for some frames: rotation, median error of re-projected corners, an
 of the first picture seen from there, beside that of the first picture left as it is. Then, at the
 frame size of the shipped world: PSNR and SSIM of the decoded read of a memory that holds the first
 picture alone, against the photograph; the codec's ceiling, the same re-projection by pixels, and
-the first picture as it is, over the same pixels. `sheet.png` shows them. The last line is JSON.
+the first picture as it is, over the same pixels. With `--lpips FILE` (weights of LPIPS 0.1) LPIPS
+stands beside them; pixels that do not count are those of the photograph in both pictures, so they
+differ nowhere. `sheet.png` shows the pictures. The last line is JSON.
 
 Conventions: lengths in metres until the scene is scaled, so that the middle of it is as far away as
-in the worlds that the shipped one was trained on. Read next: `mirage_jax/eval/revisit.py`.
+in the worlds that the shipped one was trained on. Read next: `mirage_jax/eval/image.py`.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from skimage.metrics import structural_similarity
 
 from mirage_jax import world_model
 from mirage_jax.eval import image
+from mirage_jax.eval.metrics.lpips import Lpips
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.projection import project, unproject
 from mirage_jax.rollout.decode import reconstruct, to_uint8
@@ -213,8 +216,10 @@ def remembered(world: World, first: Scene, camera: Camera) -> dict[str, np.ndarr
     }
 
 
-def scores(found: dict[str, np.ndarray], truth: np.ndarray, where: np.ndarray) -> dict[str, Any]:
-    """Return PSNR and SSIM over some pixels; windows of SSIM reach beyond them."""
+def scores(
+    found: dict[str, np.ndarray], truth: np.ndarray, where: np.ndarray, lpips: Lpips | None = None
+) -> dict[str, Any]:
+    """Return PSNR and SSIM (whose windows reach beyond) over some pixels, and LPIPS if given."""
     found_scores = {}
     for name, picture in found.items():
         _, local = structural_similarity(
@@ -225,6 +230,9 @@ def scores(found: dict[str, np.ndarray], truth: np.ndarray, where: np.ndarray) -
             "psnr": round(image.masked_psnr(picture, truth, where), 2),
             "ssim": round(float(local[where].mean()), 3),
         }
+        if lpips is not None:
+            shown = np.where(where[..., None], picture, truth)
+            found_scores[name][lpips.name] = round(float(lpips(shown[None], truth[None])[0]), 4)
     return found_scores
 
 
@@ -234,9 +242,11 @@ def main() -> None:
     parser.add_argument("--download", action="store_true", help=f"fetch {PACKAGE} from Debian")
     parser.add_argument("--data", type=Path, help="folder with image_0000.pgm and so on")
     parser.add_argument("--out", type=Path, default=Path("outputs/castel"))
+    parser.add_argument("--lpips", type=Path, help="weights of LPIPS 0.1")
     options = parser.parse_args()
     if options.data is None and not (options.download or (options.out / INSIDE).is_dir()):
         parser.error("give --download (75 MB from Debian) or --data")
+    lpips = Lpips(options.lpips) if options.lpips else None
     frames = load(options.data or fetch(options.out))
     poses, errors = track(frames)
     scale = MIDDLE / float(np.median(frames[0].depth[frames[0].depth > 0]))
@@ -264,7 +274,7 @@ def main() -> None:
         length = 1 + (STILL - 1) * world.spec.chunk.temporal_stride
         ceiling = reconstruct(world, np.repeat(truth[None, None], length, 1))[0, -1]
         pictures = {"ceiling": ceiling, **shown, "pixels": sampled, "first": small[0].image}
-        result["memory"][k] = scores(pictures, truth, where) | {
+        result["memory"][k] = scores(pictures, truth, where, lpips) | {
             "share": round(float(where.mean()), 3)
         }
         print(f"memory at frame {k}: {result['memory'][k]}")

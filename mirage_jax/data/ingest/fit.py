@@ -3,7 +3,7 @@
 Conventions: pixel centres at (i + 0.5). The largest middle part of the training aspect is kept.
 Colours are averaged over the area of a new pixel; depth is taken at its centre, bilinear on
 surfaces and nearest at edges, so every value lies on something. Where intrinsics change from frame
-to frame, each is resampled to the same ones. A lens is not undistorted.
+to frame, each is resampled to the same ones. Lenses are straight here (``straighten.py``).
 
 Read next: ``cut.py``.
 """

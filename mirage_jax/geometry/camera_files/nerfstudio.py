@@ -27,8 +27,11 @@ from mirage_jax.geometry.camera_files.matrices import (
 from mirage_jax.geometry.camera_files.reading import Reading, refuse_two_readings
 from mirage_jax.geometry.camera_files.stored import Stored
 from mirage_jax.geometry.camera_files.text_lines import check_count, json_number, read_json
+from mirage_jax.geometry.lens import Lens
 
-_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+# Keys of a frame, in the order of the coefficients of a lens.
+_BROWN = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+_FISHEYE = ("k1", "k2", "k3", "k4")
 _MODELS = (None, "PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV")
 # What nerfstudio did to the world before it recorded it: x and y exchanged, then z negated.
 _UNRECORDED_TURN = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])
@@ -39,7 +42,8 @@ def read_transforms(path: Path, reading: Reading) -> Stored:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: not JSON, no frames, a key missing, several image sizes, or lens distortion.
+      ValueError: not JSON, no frames, a key missing, several image sizes, or lens distortion
+        that the caller does not take out.
     """
     content = read_json(path)
     frames = content.get("frames") if isinstance(content, dict) else None
@@ -56,6 +60,12 @@ def read_transforms(path: Path, reading: Reading) -> Stored:
         where, merged = f"{path}: {place}", {**top, **frame}
         hw = _size(merged, where, reading)
         sizes.add(hw)
+        if not reading.bent and (lens := _lens(merged, where)) is not None:
+            raise ValueError(
+                f"{where}: the lens is distorted: got {lens.model} {lens.coefficients}, expected a "
+                "pinhole camera. mirage prepare straightens pictures with their cameras, or "
+                "undistort the images first (COLMAP's image_undistorter)."
+            )
         values.append(_values(merged, hw, where))
         matrices.append(_matrix(frame.get("transform_matrix"), f"{where}: transform_matrix"))
     if len(sizes) > 1:
@@ -74,6 +84,21 @@ def read_transforms(path: Path, reading: Reading) -> Stored:
         names=_names(frames),
         places=places,
     )
+
+
+def read_lenses(path: Path) -> list[Lens | None]:
+    """Return the lens of every frame of a transforms.json; None for a pinhole.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a model that is not known, or coefficients that are no numbers.
+    """
+    content = read_json(path)
+    top = {key: value for key, value in content.items() if key != "frames"}
+    return [
+        _lens({**top, **frame}, f"{path}: frames[{index}]")
+        for index, frame in enumerate(content["frames"])
+    ]
 
 
 def write_transforms(path: Path, cameras: CameraPath) -> None:
@@ -116,16 +141,31 @@ def _size(frame: dict[str, Any], where: str, reading: Reading) -> tuple[int, int
     return int(height), int(width)
 
 
-def _values(frame: dict[str, Any], hw: tuple[int, int], where: str) -> list[float]:
-    """Return fx, fy, cx, cy in pixels; refuse distortion."""
+def _lens(frame: dict[str, Any], where: str) -> Lens | None:
+    """Return the lens of a frame, or None for a pinhole."""
     model = frame.get("camera_model")
-    bent = {key: frame[key] for key in _DISTORTION if frame.get(key)}
-    if bent or model not in _MODELS:
+    fisheye = model == "OPENCV_FISHEYE" or bool(frame.get("is_fisheye"))
+    if not fisheye and model not in _MODELS:
         raise ValueError(
-            f"{where}: the lens is distorted: got {model or ''} {str(bent)[:80]}, expected a "
-            "pinhole camera. Undistort the images first (for example with COLMAP's "
-            "image_undistorter)."
+            f"{where}: camera_model is not known: got {str(model)[:80]!r}, expected one of "
+            f"{', '.join(str(m) for m in _MODELS[1:])} or OPENCV_FISHEYE. Undistort the images "
+            "first (COLMAP's image_undistorter)."
         )
+    keys = _FISHEYE if fisheye else _BROWN
+    found = [json_number(frame.get(key) or 0.0, f"{where}: {key}") for key in keys]
+    if fisheye:
+        return Lens("fisheye", tuple(found))
+    if any(found[5:]) and model != "FULL_OPENCV":
+        # k4 of r^8 in some programs, of the denominator in others.
+        raise ValueError(
+            f"{where}: k4, k5 and k6 have no certain meaning with the model {model}: got "
+            f"{found[5:]}, expected camera_model FULL_OPENCV or OPENCV_FISHEYE, or zeros."
+        )
+    return Lens("opencv", tuple(found)) if any(found) else None
+
+
+def _values(frame: dict[str, Any], hw: tuple[int, int], where: str) -> list[float]:
+    """Return fx, fy, cx, cy in pixels."""
 
     def number(key: str) -> float:
         return json_number(frame.get(key), f"{where}: {key}")

@@ -41,6 +41,7 @@ class Reading:
       center: "half-pixel" or "whole-pixel".
       hw: (height, width) of the images, where the file has no size; else what to rescale to.
       intrinsics: [3, 3] in pixels, for files that have none.
+      bent: True if the caller straightens the pictures, so that distortion is no fault.
     """
 
     matrices: str | None = None
@@ -50,6 +51,7 @@ class Reading:
     center: str | None = None
     hw: tuple[int, int] | None = None
     intrinsics: Float[Any, "3 3"] | None = None
+    bent: bool = False
 
 
 def reading_of(words: Iterable[str], **more: Any) -> Reading:

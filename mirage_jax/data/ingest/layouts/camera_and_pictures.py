@@ -6,6 +6,7 @@ beside. Where a layout has no depth, ``Recording.has_depth`` is False and the ca
 Read next: ``../recording.py``, ``beside.py`` (where pictures and depth are looked for).
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from mirage_jax.data.ingest.layouts.beside import (
     mask_frames_of_zip,
     text_beside,
 )
-from mirage_jax.data.ingest.media import FileFrames, frame_size, natural_key
+from mirage_jax.data.ingest.media import FileFrames, frame_size, natural_key, read_picture
 from mirage_jax.data.ingest.recording import IngestOptions, Picture, Recording, cameras_for
+from mirage_jax.data.ingest.straighten import straightened
 from mirage_jax.geometry.camera_files import CameraPath, load_geometry, path_of, read_cameras
+from mirage_jax.geometry.camera_files.nerfstudio import read_lenses
 from mirage_jax.geometry.camera_files.text_lines import read_json
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -60,17 +63,20 @@ def read_geometry_folder(file: Path, options: IngestOptions) -> Recording:
 
 
 def read_nerfstudio_folder(file: Path, options: IngestOptions) -> Recording:
-    """Read a transforms.json with its pictures and, where frames name it, depth.
+    """Read a transforms.json with its pictures and, where frames name them, depth and masks.
 
-    Frames are ordered by the numbers in their names, as the video they were taken from.
+    Frames are ordered by the numbers in their names, as the video they were taken from. Lenses are
+    taken out of the pictures. Masks are 0 where nothing is to be learned from.
     """
     folder = file.parent
-    cameras = read_cameras(file, options.reading, kind="nerfstudio")
+    cameras = read_cameras(file, dataclasses.replace(options.reading, bent=True), kind="nerfstudio")
     if cameras.names is None:
         raise ValueError(f"{file}: frames have no 'file_path': expected a picture of each frame.")
     files = [_found_picture(folder / name, file) for name in cameras.names]
     order = sorted(range(len(files)), key=lambda i: natural_key(str(files[i])))
-    names = [frame.get("depth_file_path") for frame in read_json(file)["frames"]]
+    frames, lenses = read_json(file)["frames"], read_lenses(file)
+    names = [frame.get("depth_file_path") for frame in frames]
+    masks = [frame.get("mask_path") for frame in frames]
     files, cameras = [files[i] for i in order], cameras.taken(order)
     depth = None
     notes: tuple[str, ...] = ()
@@ -79,7 +85,11 @@ def read_nerfstudio_folder(file: Path, options: IngestOptions) -> Recording:
         notes = ("whole numbers of depth are millimetres",) if options.depth_unit is None else ()
     else:
         depth = depth_beside(folder, file.stem, len(files), options.depth_unit)
-    return _recording(file, FileFrames(files), cameras, depth, notes)
+    moving = None
+    if all(isinstance(name, str) for name in masks):
+        moving = _masked_out([folder / str(masks[i]) for i in order])
+    recording = _recording(file, FileFrames(files), cameras, depth, notes, moving=moving)
+    return straightened(recording, [lenses[i] for i in order])
 
 
 def read_vipe_folder(file: Path, options: IngestOptions) -> Recording:
@@ -197,6 +207,11 @@ def _recording(
         breaks=breaks,
         notes=cameras.notes + tuple(notes) + more,
     )
+
+
+def _masked_out(files: list[Path]) -> Callable[[int], np.ndarray]:
+    """Return what reads masks of nerfstudio as [h, w], True where they are 0."""
+    return lambda index: (read_picture(files[index]) == 0).all(axis=-1)
 
 
 def _same_count(pictures: int, cameras: int, file: Path) -> None:

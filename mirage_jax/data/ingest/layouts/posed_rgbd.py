@@ -18,15 +18,22 @@ from mirage_jax.data.ingest.depth_frames import DepthFrames, depth_of_files
 from mirage_jax.data.ingest.layouts.association import matched_times, timed_files
 from mirage_jax.data.ingest.media import FileFrames, in_natural_order, picture_size
 from mirage_jax.data.ingest.recording import IngestOptions, Picture, Recording, cameras_for
+from mirage_jax.data.ingest.straighten import straightened
 from mirage_jax.geometry.camera_files import CameraPath, read_cameras
 from mirage_jax.geometry.camera_files.stored import Stored, assemble
 from mirage_jax.geometry.camera_files.text_lines import numbered_lines, numbers
+from mirage_jax.geometry.lens import Lens
 
 # fx fy cx cy that the TUM benchmark publishes, with (0, 0) the centre of the first pixel.
 _TUM_CAMERAS = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3),
     "freiburg2": (520.9, 521.0, 325.1, 249.7),
     "freiburg3": (535.4, 539.2, 320.1, 247.6),
+}
+# Pictures of freiburg3 are published straightened.
+_TUM_LENSES = {
+    "freiburg1": Lens("opencv", (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
+    "freiburg2": Lens("opencv", (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
 }
 _TUM_UNIT = 1 / 5000
 # 7-Scenes publishes no calibration: Kinect's usual focal lengths of colour and depth, 640x480.
@@ -55,7 +62,7 @@ def read_tum_folder(folder: Path, options: IngestOptions) -> Recording:
         )
     pictures = [files[i] for i in kept]
     chosen = cameras.taken(nearest_camera[kept])
-    intrinsics, notes = _tum_intrinsics(folder, options)
+    intrinsics, lens, notes = _tum_camera(folder, options)
     notes += _dropped(len(files) - len(kept), "without depth and camera within 20 ms")
     steps = np.diff(times[kept])
     # A hole of several frames is no neighbourhood.
@@ -65,7 +72,8 @@ def read_tum_folder(folder: Path, options: IngestOptions) -> Recording:
     depth = depth_of_files(
         [depth_files[i] for i in nearest_depth[kept]], options.depth_unit or _TUM_UNIT
     )
-    return _recording(folder, path, pictures, depth, (tuple((holes + 1).tolist()), notes))
+    found = _recording(folder, path, pictures, depth, (tuple((holes + 1).tolist()), notes))
+    return straightened(found, [lens] * len(found))
 
 
 def read_seven_scenes(folder: Path, options: IngestOptions) -> Recording:
@@ -184,9 +192,11 @@ def _centered(focal: float, hw: tuple[int, int]) -> np.ndarray:
     return np.array([[scaled, 0, hw[1] / 2], [0, scaled, hw[0] / 2], [0, 0, 1.0]])
 
 
-def _tum_intrinsics(folder: Path, options: IngestOptions) -> tuple[np.ndarray, tuple[str, ...]]:
+def _tum_camera(
+    folder: Path, options: IngestOptions
+) -> tuple[np.ndarray, Lens | None, tuple[str, ...]]:
     if options.intrinsics is not None:
-        return options.intrinsics, ()
+        return options.intrinsics, None, ()
     name = next((key for key in _TUM_CAMERAS if key in folder.resolve().name), None)
     if name is None:
         raise ValueError(
@@ -196,8 +206,7 @@ def _tum_intrinsics(folder: Path, options: IngestOptions) -> tuple[np.ndarray, t
         )
     fx, fy, cx, cy = _TUM_CAMERAS[name]
     matrix = np.array([[fx, 0, cx + 0.5], [0, fy, cy + 0.5], [0, 0, 1]])
-    bent = () if name == "freiburg3" else ("its lens distortion is not taken out",)
-    return matrix, (f"intrinsics that the benchmark publishes for {name}", *bent)
+    return matrix, _TUM_LENSES.get(name), (f"intrinsics that the benchmark publishes for {name}",)
 
 
 def _scannet_intrinsics(file: Path) -> np.ndarray:
