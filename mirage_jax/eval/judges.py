@@ -12,6 +12,7 @@ import functools
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -196,10 +197,19 @@ def _prepare(lpips: Path | None) -> None:
     global _bench
     import jax
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     jax.config.update("jax_platforms", "cpu")
     cv2.setNumThreads(1)
     os.nice(_NICE)
     _bench = _Bench(None if lpips is None else Lpips(lpips))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that generates was killed; it would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _remote(name: str, *arguments: Any) -> Any:

@@ -3,7 +3,12 @@
 import collections
 import dataclasses
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -95,6 +100,34 @@ def test_what_goes_wrong_in_another_process_is_told(tmp_path):
             judges.check(wait=True)
     finally:
         judges.close()
+
+
+def test_scoring_processes_end_when_the_run_is_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal\n"
+        "from mirage_jax.eval.judges import Judges\n"
+        "if __name__ == '__main__':\n"
+        "    judges = Judges(1, None)\n"
+        "    judges.forget()\n"
+        "    judges.check(wait=True)\n"
+        "    print(*judges._executors[0]._processes, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    scoring = int(killed.stdout)
+    for _ in range(200):
+        try:
+            os.kill(scoring, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(scoring, signal.SIGKILL)
+    pytest.fail("the process went on alone")
 
 
 def test_one_page_table_and_object_by_protocol_system_and_metric(together, monkeypatch):
