@@ -37,9 +37,13 @@ MAY_IMPORT = {
 }
 
 FORBIDDEN_LIBRARIES = {"torch", "tensorflow", "pickle", "dill", "joblib", "haiku", "equinox"}
-# Run Diffusers for `mirage convert --verify`, and depth models, in processes of their own; nothing
-# imports them.
-TORCH_SCRIPTS = {Path("eval/diffusers_forward.py"), Path("rollout/hub_depth_forward.py")}
+# Run Diffusers for `mirage convert --verify`, depth models, and RAFT, in processes of their own;
+# nothing imports them.
+TORCH_SCRIPTS = {
+    Path("eval/diffusers_forward.py"),
+    Path("eval/metrics/raft_forward.py"),
+    Path("rollout/hub_depth_forward.py"),
+}
 NNX_TRANSFORMS = {
     "jit", "grad", "value_and_grad", "scan", "remat", "checkpoint", "pmap", "cond", "while_loop",
     "fori_loop", "vmap", "Optimizer", "ModelAndOptimizer", "BatchNorm", "Dropout",

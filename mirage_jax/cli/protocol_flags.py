@@ -55,6 +55,9 @@ def protocol(function):
             f"at most {_MOST_WORKERS}.",
         ),
         lpips,
+        click.option(
+            "--raft", envvar="MIRAGE_RAFT", help="File of torchvision's RAFT weights; slow on CPUs."
+        ),
         click.option("--json", "as_json", is_flag=True, help="End with one JSON object."),
     )
     for option in reversed(options):
@@ -97,13 +100,18 @@ def options(world, **flags):
     """Return the options of a run, and what its pages say of it."""
     from pathlib import Path
 
+    from mirage_jax.eval.judges import Nets
     from mirage_jax.eval.metrics.lpips import Lpips
+    from mirage_jax.eval.metrics.raft import Raft
     from mirage_jax.eval.run_protocol import RunOptions
 
     workers, as_json = flags["workers"], flags["as_json"]
     made = RunOptions(
         Path(flags["out"]),
-        Lpips(flags["lpips"]) if flags["lpips"] else None,
+        Nets(
+            Lpips(flags["lpips"]) if flags["lpips"] else None,
+            Raft(flags["raft"]) if flags["raft"] else None,
+        ),
         lambda line: click.echo(line, err=as_json),
         _workers() if workers is None else workers,
     )

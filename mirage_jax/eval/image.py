@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from skimage.metrics import structural_similarity
 
-from mirage_jax.eval.metrics.dis import ENLARGE, enlarged_flow
+from mirage_jax.eval.metrics.dis_flow import ENLARGE, enlarged_flow
 
 # Identical frames have infinite PSNR; 8-bit frames that differ anywhere stay below 98 dB at any
 # size used here.

@@ -23,14 +23,14 @@ import cv2
 import numpy as np
 
 from mirage_jax.eval.cases import Case
-from mirage_jax.eval.metrics import flow
 from mirage_jax.eval.metrics.lpips import Lpips
+from mirage_jax.eval.metrics.raft import Raft
 from mirage_jax.eval.protocols import Protocol
 from mirage_jax.eval.scores import Ruler, Score
 from mirage_jax.eval.scores.camera import score_camera, telling_looks
 from mirage_jax.eval.scores.comeback import score_return
 from mirage_jax.eval.scores.follow import score_following
-from mirage_jax.eval.scores.motion import score_motion
+from mirage_jax.eval.scores.motion import score_motion, true_flow
 from mirage_jax.rollout import video as video_files
 
 # Quantiser of the videos that the report shows.
@@ -55,10 +55,17 @@ class Task(NamedTuple):
         return self.protocol.name, self.case.item.name
 
 
-def judge_of(task: Task, lpips: Lpips | None) -> Judge:
+class Nets(NamedTuple):
+    """Networks that measure, with a user's weights; None where there are none."""
+
+    lpips: Lpips | None = None
+    raft: Raft | None = None
+
+
+def judge_of(task: Task, nets: Nets) -> Judge:
     """Return what scores a video of a scene, with what it needs to know of the truth."""
     protocol, case = task.protocol, task.case
-    ruler = Ruler(chunk_ends=task.ends, lpips=lpips)
+    ruler = Ruler(task.ends, *nets)
     if protocol.name == "nvs":
         return lambda video, seen: score_following(case, video, seen, ruler)
     if protocol.name == "revisit":
@@ -66,27 +73,27 @@ def judge_of(task: Task, lpips: Lpips | None) -> Judge:
     if protocol.name == "camera":
         looks = telling_looks(case, protocol.setting.looks)
         return lambda video, seen: score_camera(case, video, looks)
-    fields = flow.flows(case.truth)
-    return lambda video, seen: score_motion(case, video, fields)
+    known = true_flow(case, ruler)
+    return lambda video, seen: score_motion(case, video, known, ruler)
 
 
 class Judges:
     """Scores videos of the scenes of a batch; answers come as futures."""
 
-    def __init__(self, workers: int, lpips: Lpips | None) -> None:
+    def __init__(self, workers: int, nets: Nets) -> None:
         """Start the processes.
 
         Args:
             workers: how many; 0 scores in this one, before the call returns.
-            lpips: with its true weights, or None.
+            nets: what measures, loaded again in each process.
         """
         self._executors: list[Executor]
         if workers == 0:
-            self._executors, self._call = [_Here()], _Bench(lpips).call
+            self._executors, self._call = [_Here()], _Bench(nets).call
         else:
-            path = None if lpips is None else lpips.path
+            paths = tuple(None if net is None else net.path for net in nets)
             pool = functools.partial(
-                ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"), _prepare, (path,)
+                ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"), _prepare, paths
             )
             self._executors, self._call = [pool() for _ in range(workers)], _remote
         self._opened: list[Future[Any]] = []
@@ -153,15 +160,15 @@ def _ended() -> RuntimeError:
 class _Bench:
     """The scenes that one process knows."""
 
-    def __init__(self, lpips: Lpips | None) -> None:
-        self._lpips = lpips
+    def __init__(self, nets: Nets) -> None:
+        self._nets = nets
         self._judges: dict[tuple[str, str], Judge] = {}
 
     def call(self, name: str, *arguments: Any) -> Any:
         return getattr(self, name)(*arguments)
 
     def open(self, task: Task) -> None:
-        self._judges[task.key] = judge_of(task, self._lpips)
+        self._judges[task.key] = judge_of(task, self._nets)
 
     def score(self, key: tuple[str, str], video: np.ndarray, seen: np.ndarray | None) -> Score:
         return self._judges[key](video, seen)
@@ -192,7 +199,7 @@ class _Here(Executor):
 _bench: _Bench | None = None
 
 
-def _prepare(lpips: Path | None) -> None:
+def _prepare(lpips: Path | None, raft: Path | None) -> None:
     """Set up a scoring process; the accelerator belongs to the one that generates."""
     global _bench
     import jax
@@ -201,7 +208,7 @@ def _prepare(lpips: Path | None) -> None:
     jax.config.update("jax_platforms", "cpu")
     cv2.setNumThreads(1)
     os.nice(_NICE)
-    _bench = _Bench(None if lpips is None else Lpips(lpips))
+    _bench = _Bench(Nets(Lpips(lpips) if lpips else None, Raft(raft) if raft else None))
 
 
 def _end_with_parent() -> None:

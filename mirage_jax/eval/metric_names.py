@@ -73,6 +73,17 @@ METRICS: dict[str, MetricName] = {
     "psnr_moving": MetricName("moving dB", "high", 2, "PSNR of pixels that move by themselves."),
     "psnr_static": MetricName("static dB", "high", 2, "PSNR of all other pixels."),
 }
+for _net, _who in (
+    ("raft_large", "RAFT (large, torchvision's weights)"),
+    ("raft_small", "RAFT (small, torchvision's weights)"),
+    ("net", "the network of --raft, whose weights are not torchvision's"),
+):
+    METRICS[f"displacement_{_net}"] = MetricName(
+        f"displacement px, {_net}", "low", 2, f"Median length of flow to the true picture, {_who}."
+    )
+    METRICS[f"flow_error_{_net}"] = MetricName(
+        f"flow error px, {_net}", "low", 2, f"Endpoint error of frame-to-frame flow, {_who}."
+    )
 HEADLINE = {
     "nvs": "psnr",
     "revisit": "psnr",

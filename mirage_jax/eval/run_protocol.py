@@ -24,8 +24,7 @@ import numpy as np
 
 from mirage_jax.eval import anchors
 from mirage_jax.eval.cases import Case, read_clip, recorded_case
-from mirage_jax.eval.judges import Judges, Task, answer
-from mirage_jax.eval.metrics.lpips import Lpips
+from mirage_jax.eval.judges import Judges, Nets, Task, answer
 from mirage_jax.eval.pixel_caches import PathDepth
 from mirage_jax.eval.progress import Progress, Work
 from mirage_jax.eval.protocols import Item, Protocol
@@ -51,13 +50,13 @@ class RunOptions:
 
     Attributes:
         folder: where the folders of protocols go.
-        lpips: with its true weights, or None.
+        nets: networks that measure, such as LPIPS with its true weights.
         say: receives progress lines.
         workers: processes that score beside the one that generates; 0 scores in that one.
     """
 
     folder: Path
-    lpips: Lpips | None = None
+    nets: Nets = Nets()
     say: Callable[[str], None] = lambda line: None
     workers: int = 0
 
@@ -112,7 +111,7 @@ def run_protocols(
     if not jobs:
         return [target.results for target in targets]
     progress = Progress([work for job in jobs for work in job.work()], options.say)
-    judges = Judges(options.workers, options.lpips)
+    judges = Judges(options.workers, options.nets)
     try:
         waiting: collections.deque[_Scored] = collections.deque()
         for job in jobs:
@@ -216,8 +215,10 @@ def _target(world: World, protocol: Protocol, options: RunOptions) -> _Target:
             "their depth is not known; take nvs, camera or motion"
         )
     system_names(protocol, world.spec)
+    nets = options.nets
     facts = {
-        "lpips": options.lpips.checksum if options.lpips else "",
+        "lpips": nets.lpips.checksum if nets.lpips else "",
+        "raft": nets.raft.checksum if nets.raft else "",
         "clips": [i.picture for i in protocol.items],
     }
     folder = options.folder / protocol.folder

@@ -17,7 +17,7 @@ from tiny_world import tiny_world, wall_clip
 
 from mirage_jax.cli import evaluate as evaluate_cli
 from mirage_jax.eval import protocols, run_protocol
-from mirage_jax.eval.judges import Judges
+from mirage_jax.eval.judges import Judges, Nets
 from mirage_jax.eval.pixel_caches import PathDepth
 from mirage_jax.eval.progress import Progress, Work
 from mirage_jax.eval.protocols import NAMES, Protocol, Setting, list_items
@@ -93,7 +93,7 @@ def test_scoring_in_other_processes_gives_the_same_numbers_and_videos(together, 
 
 
 def test_what_goes_wrong_in_another_process_is_told(tmp_path):
-    judges = Judges(1, None)
+    judges = Judges(1, Nets())
     try:
         judges.keep(0, tmp_path / "x.mp4", np.zeros((0, 8, 8, 3), np.uint8), None)
         with pytest.raises(ValueError, match="frames"):
@@ -106,9 +106,9 @@ def test_scoring_processes_end_when_the_run_is_killed(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(
         "import os, signal\n"
-        "from mirage_jax.eval.judges import Judges\n"
+        "from mirage_jax.eval.judges import Judges, Nets\n"
         "if __name__ == '__main__':\n"
-        "    judges = Judges(1, None)\n"
+        "    judges = Judges(1, Nets())\n"
         "    judges.forget()\n"
         "    judges.check(wait=True)\n"
         "    print(*judges._executors[0]._processes, flush=True)\n"

@@ -1,6 +1,7 @@
 """Dense optical flow and what is told by it: displacement, motion, consistency in time.
 
-Flow is that of `dis.py`, in pixels of the original frame; no network, so no number here is RAFT's.
+Flow is that of `dis_flow.py`, in pixels of the original frame; no network, so no number here is
+RAFT's.
 
 * Endpoint error: mean length of the difference of two flow fields.
 * Motion magnitude: mean over adjacent frames of the median length (WorldScore's formula).
@@ -8,7 +9,7 @@ Flow is that of `dis.py`, in pixels of the original frame; no network, so no num
   forward flow from a pixel to the next frame, round to the nearest pixel (clipped to the picture),
   add the backward flow there, and take the distance to the start; mean over pixels inside a rim and
   over adjacent frames. WorldScore's rim is 15 pixels of 512, and is scaled to the picture's width.
-Read next: `dis.py`, `mirage_jax/eval/image.py` (`displacement`).
+Read next: `dis_flow.py`, `mirage_jax/eval/image.py` (`displacement`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mirage_jax.eval.metrics.dis import ENLARGE, enlarged_flow
+from mirage_jax.eval.metrics.dis_flow import ENLARGE, enlarged_flow
 
 _RIM, _RIM_WIDTH = 15, 512
 

@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 from mirage_jax.eval.metrics.lpips import Lpips
+from mirage_jax.eval.metrics.raft import Raft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Ruler:
     Attributes:
         chunk_ends: one past the last frame of each chunk.
         lpips: with its true weights, or None: then its key is absent.
+        raft: with a user's weights, or None: likewise.
     """
 
     chunk_ends: tuple[int, ...]
     lpips: Lpips | None = None
+    raft: Raft | None = None

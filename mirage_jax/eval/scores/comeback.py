@@ -39,7 +39,7 @@ def score_return(
         case: with the start picture.
         video: of `laps` laps of equal length.
         visibility: where its memory showed something; None for systems that read nothing.
-        ruler: LPIPS where it is known.
+        ruler: LPIPS and RAFT where they are known.
         laps: how often the path was walked.
     """
     start, lap = case.scene.image, (len(video) - 1) // laps
@@ -59,6 +59,9 @@ def score_return(
     metrics |= _camera_error(case, returns[-1])
     if ruler.lpips is not None:
         metrics[ruler.lpips.name] = float(ruler.lpips(returns[-1:], start[None])[0])
+    if ruler.raft is not None:
+        length = np.linalg.norm(ruler.raft(start[None], returns[-1:]), axis=-1)
+        metrics[f"displacement_{ruler.raft.name}"] = float(np.median(length))
     if visibility is not None:
         metrics["hole_rate"] = detail.hole_rate(visibility[-1:])
     curves = {

@@ -47,6 +47,9 @@ def score_following(
     }
     if ruler.lpips is not None:
         metrics[ruler.lpips.name] = float(ruler.lpips(video[some], truth[some]).mean())
+    if ruler.raft is not None:
+        length = np.linalg.norm(ruler.raft(truth[some], video[some]), axis=-1)
+        metrics[f"displacement_{ruler.raft.name}"] = float(np.median(length, axis=(1, 2)).mean())
     if visibility is not None:
         metrics["hole_rate"] = detail.hole_rate(visibility)
     sums = frechet.patch_sums(video[some])
