@@ -5,6 +5,10 @@ are its own. A single process is the case of one: each function here then does n
 obvious thing, so that callers have one path. Files that people read are written by the first
 process; folders are shared by all. Call `start` before anything asks JAX for its devices.
 
+The first collective of processes that have not yet spoken fails on CPUs when one of them comes 30
+seconds after the others, as it may after a long compilation. So what goes between processes here
+waits for all of them first (`wait_for_all`), and so does the trainer before its first update.
+
 Read next: `mesh.py`, `launch/local.py` (several processes on one machine).
 """
 
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Mapping
@@ -23,6 +28,10 @@ from jax.experimental import multihost_utils
 
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _STATED = re.compile(r"(\d+)/(\d+)@(\S+:\d+)")
+# Seconds after which a process that does not come is given up; one that has died is noticed sooner.
+_PATIENCE = 3600.0
+# A place is waited at once under one name; processes are alike, and so is what they count.
+_waits = itertools.count()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,16 +145,34 @@ def is_first() -> bool:
     return index() == 0
 
 
-def wait_for_all(what: str) -> None:
-    """Return when every process has come here; `what` names the place."""
-    multihost_utils.sync_global_devices(what)
+def wait_for_all(what: str, seconds: float = _PATIENCE) -> None:
+    """Return when every process has come here, however far apart they come.
+
+    Goes through JAX's coordination service, not through the devices. To be called in the main
+    thread only, and in the same order by all.
+
+    Args:
+        what: names the place in errors.
+        seconds: after which it fails.
+    """
+    if count() == 1:
+        return
+    from orbax.checkpoint import multihost  # slow to import, and of no use to one process
+
+    meet = multihost.get_barrier_sync_fn()
+    meet(key=f"{what} ({next(_waits)})", timeout_ms=int(seconds * 1000))
+
+
+def _of_all(leaf: Any, *, tiled: bool = False) -> Any:
+    wait_for_all("values of all processes")
+    return multihost_utils.process_allgather(leaf, tiled=tiled)
 
 
 def largest(value: int) -> int:
     """Return the largest value that any process gives."""
     if count() == 1:
         return value
-    return int(np.max(multihost_utils.process_allgather(np.int32(value))))
+    return int(np.max(_of_all(np.int32(value))))
 
 
 def require_same(text: str, what: str) -> None:
@@ -164,7 +191,10 @@ def require_same(text: str, what: str) -> None:
 
 def of_first(values: np.ndarray) -> np.ndarray:
     """Return what the first process gives; the shape must be the same in all."""
-    return np.asarray(multihost_utils.broadcast_one_to_all(values)) if count() > 1 else values
+    if count() == 1:
+        return values
+    wait_for_all("a value of the first process")
+    return np.asarray(multihost_utils.broadcast_one_to_all(values))
 
 
 def to_host(tree: Any) -> Any:
@@ -175,6 +205,6 @@ def to_host(tree: Any) -> Any:
             return np.asarray(leaf)
         if leaf.is_fully_replicated:
             return np.asarray(leaf.addressable_data(0))
-        return multihost_utils.process_allgather(leaf, tiled=True)
+        return _of_all(leaf, tiled=True)
 
     return jax.tree.map(one, tree)

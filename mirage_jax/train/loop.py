@@ -149,6 +149,10 @@ class _Run:
                     jax.set_mesh(self.mesh),
                     jax.transfer_guard("disallow"),
                 ):
+                    if step == start + 1:
+                        # Some processes compile longer; collectives do not wait for them.
+                        self.step_fn.lower(state, fixed, batch).compile()
+                        processes.wait_for_all("the first update")
                     state, metrics = self.step_fn(state, fixed, batch)
                 # The host runs one step ahead and no more, so that a request to stop is soon met.
                 watch.updated(step, metrics)
@@ -171,6 +175,7 @@ class _Run:
     def _validate(self, state: TrainState, fixed: Any, step: int) -> None:
         folder = self.options.workdir / self.objective.name / "pictures"
         shown = folder if processes.is_first() else None
+        processes.wait_for_all("validation")
         scores = self.objective.validate(state.exported, fixed, step, shown)
         self.watch.write(step, scores, "val")
 

@@ -5,6 +5,7 @@ where the promise is broken.
 """
 
 import contextlib
+import os
 import random
 import re
 import resource
@@ -19,6 +20,8 @@ import numpy as np
 from mirage_jax.distributed.exit_codes import FAILED, INTERRUPTED, PREEMPTED
 from tests.drill.training import Training, require
 
+# Seconds; the first collective of two processes waits for 30.
+_STANDSTILL = 40
 
 def killed(run: Training, rng: random.Random) -> str:
     """SIGKILL of one process, at a random moment of the start, then twice of the loop."""
@@ -175,6 +178,23 @@ def half_the_devices(run: Training, rng: random.Random) -> str:
     return f"went on from step {began} with one process"
 
 
+def late(run: Training, rng: random.Random) -> str:
+    """One process stands still for longer than a collective waits: in the start, in compiling."""
+    run.start()
+    told = []
+    for line in ("clips train=", "parameters="):
+        run.wait_until(lambda said=line: said in run.output, f"the line with {line}")
+        pid = run.pids()[index := rng.randrange(2)]
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(_STANDSTILL)
+        with contextlib.suppress(ProcessLookupError):  # the launcher ended it, as the other failed
+            os.kill(pid, signal.SIGCONT)
+        told.append(f"process {index}")
+    code = run.end()
+    require(code == 0, f"exit code {code} after standing still; see {run.log}")
+    return f"{' and then '.join(told)} stood still for {_STANDSTILL} s"
+
+
 def everything(run: Training, rng: random.Random) -> str:
     """One run meets SIGTERM, SIGKILL in a save and a damaged file, one after the other."""
     run.start(restarts=1).wait_until(lambda: run.saved > 0, "a first checkpoint")
@@ -220,6 +240,7 @@ ALL = {
     "truncated": (truncated, same_bits),
     "flipped bit": (flipped, same_bits),
     "disk full": (disk_full, same_bits),
+    "late": (late, same_bits),
     "half the devices": (half_the_devices, nearly_the_same),
 }
 QUICK = {"everything": (everything, same_bits)}
