@@ -1,7 +1,8 @@
 """`mirage encode`: prepares what training and generation read instead of running large encoders.
 
 `text` puts the embeddings of prompts into a cache, see `mirage_jax/data/text_cache.py`; the work is
-in `mirage_jax/models/encode_text.py`.
+in `mirage_jax/models/encode_text.py`. `latents` puts those of a data set's clips into a folder, see
+`mirage_jax/train/latent_files.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import click
 
+from mirage_jax.cli.data_flags import clips_of
+from mirage_jax.cli.several import joined, processes_option
+
 # Prompts of one file of a cache: what a stopped command loses at most.
 _GROUP = 256
 
 
-@click.group(help="Encode prompts once, for training and generation to read.")
+@click.group(help="Encode prompts or clips once, for training and generation to read.")
 def command() -> None:
     """Groups what can be encoded."""
 
@@ -105,3 +109,60 @@ def _summary(out: Path, new: int) -> str:
         f"{out}: {len(cache)} prompts ({new} new), {size} bytes, {size // len(cache)} a prompt, "
         f"width {cache.spec.width}"
     )
+
+
+@command.command()
+@click.option("--config", required=True, help="Config file and variant, e.g. configs/doom.py:tiny.")
+@click.option(
+    "--weights",
+    "--workdir",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with codec.safetensors: of given weights, or of mirage train --stage codec.",
+)
+@click.option(
+    "--data", type=click.Path(file_okay=False), help="Dataset folder; default: the config's."
+)
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(("train", "val")),
+    default=("train", "val"),
+    show_default=True,
+    help="What to encode; repeatable.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False),
+    help="Folder for the latents, shared by all processes; default: the config's data.latents.",
+)
+@processes_option
+def latents(config, weights, data, splits, out, processes) -> None:
+    """Encode the clips of a data set, for mirage train --latents OUT.
+
+    Started as several processes, as mirage train is, each encodes its share. A file appears when it
+    is whole and those that are there are skipped, so the same command, with any number of
+    processes, goes on where it was stopped. Training refuses latents of other codec weights or of
+    another data set.
+    """
+    from mirage_jax.train import config as config_lib
+
+    world = config_lib.load(config)
+    if data:
+        world = config_lib.replace(world, clips_of(world.data, data, config))
+    out = out or world.data.latents
+    if not out:
+        raise click.UsageError(f"--out: got nothing, and {config} names no data.latents; give one")
+    with joined(processes) as report:
+        from mirage_jax.train import stages
+        from mirage_jax.train.given_latents import split_encoding
+        from mirage_jax.train.latent_files import encode_missing
+        from mirage_jax.train.latents import load_codec
+
+        codec = load_codec([weights], world.codec)
+        for split in splits:
+            clips, folder = stages.open_split(world.data, split), Path(out) / split
+            encode_missing(split_encoding(world, codec, split), clips, folder, report)
+            size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+            report(f"{folder}: {len(clips)} clips, {size} bytes, {size // len(clips)} a clip")

@@ -24,7 +24,7 @@ COMMANDS = {
     "evaluate": ("mirage_jax.cli.evaluate", "Measure revisits, camera following and the codec."),
     "record": ("mirage_jax.cli.record", "Record clips of a world with depth and cameras."),
     "prepare": ("mirage_jax.cli.prepare", "Make a data set of your own recordings."),
-    "encode": ("mirage_jax.cli.encode", "Encode prompts for training and generation."),
+    "encode": ("mirage_jax.cli.encode", "Encode prompts or clips for training and generation."),
     "export": ("mirage_jax.cli.export", "Gather trained weights into a world's folder."),
     "convert": ("mirage_jax.cli.convert", "Convert released weights, both ways."),
     "cameras": ("mirage_jax.cli.cameras", "Read, judge, convert, draw and move cameras."),

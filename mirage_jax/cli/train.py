@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import click
 
+from mirage_jax.cli.data_flags import clips_of
 from mirage_jax.cli.several import joined, processes_option
 from mirage_jax.distributed import exit_codes
 
@@ -39,6 +40,12 @@ class NotFinite(click.ClickException):
 )
 @click.option(
     "--data", type=click.Path(file_okay=False), help="Dataset folder; default: the config's."
+)
+@click.option(
+    "--latents",
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder of mirage encode latents with those of the data; default: the config's, or else "
+    "the stage encodes them into the workdir.",
 )
 @click.option(
     "--steps",
@@ -93,15 +100,14 @@ def command(config, stage, workdir, weights, processes, **flags) -> None:
 
     overrides = {
         "seed": flags["seed"],
-        "data.directory": flags["data"],
+        "data.latents": flags["latents"],
         f"{stage}_train.steps": flags["steps"],
     }
     if flags["mesh"]:
         overrides |= {f"mesh.{axis}": size for axis, size in parse_mesh(flags["mesh"]).items()}
     loaded = config_lib.load(config)
     if flags["data"]:
-        overrides["data.mixture"] = ()
-        _check_reads_data(loaded.data, flags["data"], config)
+        overrides |= clips_of(loaded.data, flags["data"], config)
     world = config_lib.replace(loaded, {k: v for k, v in overrides.items() if v is not None})
 
     with joined(processes) as report:
@@ -128,16 +134,6 @@ def command(config, stage, workdir, weights, processes, **flags) -> None:
             report(f"{reason.name.lower()}: saved; the same command goes on from here")
     if reason.name in _ENDS:
         raise SystemExit(_ENDS[reason.name])
-
-
-def _check_reads_data(data, folder: str, config: str) -> None:
-    if data.source != "recorded":
-        raise click.BadParameter(
-            f"got {folder}, but the clips of {config} are {data.source} (data.source) and no "
-            "folder is read, expected data.source 'recorded'; drop --data, or choose a "
-            "config such as configs/doom.py:tiny",
-            param_hint="--data",
-        )
 
 
 def _watch_options(world, stage: str, profile: str | None, wandb: str):

@@ -119,6 +119,11 @@ class MixedClips(Sequence[dict[str, Any]]):
         """
         return "+".join(source.fingerprint for source in self.sources)  # type: ignore[attr-defined]
 
+    @property
+    def file_sizes(self) -> str:
+        """Names and sizes of what the sources hold, as `fingerprint`."""
+        return "+".join(source.file_sizes for source in self.sources)  # type: ignore[attr-defined]
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 

@@ -76,6 +76,12 @@ class ClipSource:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def file_sizes(self) -> str:
+        """Digest of the names and sizes of the split's files, which a copy of them has too."""
+        known = [(Path(path).name, os.stat(path).st_size) for path in self._paths]
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+    @property
     def shape(self) -> ClipShape:
         """Frames, height and width of the clips."""
         return ClipShape(*self._decoder()["rgb"].shape[:3])

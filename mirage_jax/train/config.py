@@ -54,6 +54,8 @@ class DataConfig:
             gets, as ("data/doom=3", "data/mine=1"); a weight left out is 1.
         texts: text cache of `mirage encode text` with the captions of all clips, relative to the
             working folder; read by denoisers that read text.
+        latents: folder of `mirage encode latents` with the latents of these clips, relative to the
+            working folder; empty where a stage is to encode them into its workdir.
         ram_bytes: of clips, or of their latents, that a process may hold in memory. The frames of
             further clips, and the latents of a split that has more, are read from disk whenever
             they are drawn, which changes no batch.
@@ -67,6 +69,7 @@ class DataConfig:
     clip_frames: int = 81
     mirror: bool = False
     texts: str = ""
+    latents: str = ""
     mixture: tuple[str, ...] = ()
     ram_bytes: int = RAM_BYTES
 

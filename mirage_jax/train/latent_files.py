@@ -1,13 +1,15 @@
 """Latents of a split on disk: encoded once, by all processes together, and read by index.
 
-Files: `<workdir>/latents/<split>/clip_NNNNN.safetensors`, one a clip, written atomically, so that
-an interrupted run goes on where it stopped. They carry digests of the codec's weights and of the
-frames, and are made again when either changed. Once all of a recorded data set are there,
-`complete.json` says of which state of its files they are, and the next start reads no clip.
+Files: `clip_NNNNN.safetensors`, one a clip, in `<workdir>/latents/<split>/` or in a folder of
+`mirage encode latents`; written atomically, so that an interrupted run goes on where it stopped.
+They carry digests of the codec's weights and of the frames, and are made again when either changed.
+Once all are there, `captions.json` has what the clips say in words, and `complete.json` of which
+state of a data set's files they are, so that the next start reads no clip.
 
 A split that takes no more than `ram_bytes` is held in memory; of a larger one each window maps the
 file of its clip and copies what it takes, in the feed's thread, so that memory does not follow the
-number of clips. Batches are the same bits either way. Read next: `windows/draw.py`.
+number of clips. Batches are the same bits either way. Read next:
+`mirage_jax/train/given_latents.py`, `mirage_jax/train/windows/draw.py`.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import dataclasses
 import functools
 import json
 import os
+import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from mirage_jax.atomic import replacing, write_text
+from mirage_jax.data.captions import NO_PROMPT
+from mirage_jax.data.clip import CAPTION
 from mirage_jax.distributed import processes
 from mirage_jax.models.tensor_file import mapped_tensors, stored_metadata, stored_tensors
 from mirage_jax.train.config import RAM_BYTES
@@ -38,7 +43,9 @@ from mirage_jax.train.latents import (
 )
 
 _REPORT_EVERY = 25
-_COMPLETE = "complete.json"
+COMPLETE, _CAPTIONS = "complete.json", "captions.json"
+# Seconds that the first process to be done waits for the last: shares may be of any size.
+_LONGEST_SHARE = 30 * 86400.0
 
 
 class StoredLatents:
@@ -153,24 +160,71 @@ def encode_split(
         ram_bytes: latents of more bytes stay on disk and are read window by window.
         report: called now and then with a line about progress.
     """
+    encode_missing(Encoding(codec, mirror, depth), clips, directory, report)
+    return open_latents(directory, len(clips), ram_bytes, report)
+
+
+def encode_missing(
+    encoding: Encoding,
+    clips: Sequence[dict],
+    directory: Path,
+    report: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Write the latents of all clips that are not in `directory` yet; see `encode_split`."""
     directory.mkdir(parents=True, exist_ok=True)
-    encoding = Encoding(codec, mirror, depth)
-    paths = [directory / f"clip_{index:05d}.safetensors" for index in range(len(clips))]
-    state = _state(encoding, clips)
+    paths = clip_paths(directory, len(clips))
+    state = state_of(encoding, clips)
     # The first process decides for all, since it will write the file that it decides by.
     complete = np.array([_is_complete(directory, paths, state)], np.int32)
-    if not processes.of_first(complete).all():
-        if processes.is_first():
-            (directory / _COMPLETE).unlink(missing_ok=True)
-        for index in range(processes.index(), len(clips), processes.count()):
-            if _encode_one(encoding, clips[index], paths[index]) and not (
-                (index + 1) % _REPORT_EVERY
-            ):
-                report(f"encoded {index + 1} of {len(clips)} clips into {directory}")
-        processes.wait_for_all(f"latents in {directory}")
-        if state and processes.is_first():
-            write_text(directory / _COMPLETE, json.dumps(state))
-    stored = StoredLatents(paths)
+    if processes.of_first(complete).all():
+        return
+    if processes.is_first():
+        (directory / COMPLETE).unlink(missing_ok=True)
+    processes.wait_for_all(f"latents begun in {directory}")
+    _encode_share(encoding, clips, paths, report)
+    processes.wait_for_all(f"latents in {directory}", _LONGEST_SHARE)
+    if processes.is_first():
+        for left in directory.glob(".clip_*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        captions = [stored_metadata(path)["origin"].partition(" ")[2] for path in paths]
+        write_text(directory / _CAPTIONS, json.dumps(captions))
+        write_text(directory / COMPLETE, json.dumps(state))
+    processes.wait_for_all(f"captions in {directory}")
+
+
+def _encode_share(
+    encoding: Encoding, clips: Sequence[dict], paths: Sequence[Path], report: Callable[[str], None]
+) -> None:
+    """Encode those of this process's clips that are missing; tell how far it is."""
+    own = range(processes.index(), len(paths), processes.count())
+    share = f" (share of process 1 of {processes.count()})" if processes.count() > 1 else ""
+    new, start = 0, time.perf_counter()
+    for done, index in enumerate(own, 1):
+        new += _encode_one(encoding, clips[index], paths[index])
+        if new and (done == len(own) or done % _REPORT_EVERY == 0):
+            speed = new / (time.perf_counter() - start)
+            report(
+                f"latents of {done} of {len(own)} clips{share} are in {paths[index].parent}: "
+                f"{new} encoded, {done - new} found, {speed:.2f} clips/s"
+            )
+
+
+def clip_paths(directory: Path, count: int) -> list[Path]:
+    """Return the file of each clip."""
+    return [directory / f"clip_{index:05d}.safetensors" for index in range(count)]
+
+
+def open_latents(
+    directory: Path,
+    count: int,
+    ram_bytes: int = RAM_BYTES,
+    report: Callable[[str], None] = lambda line: None,
+    *,
+    chosen: Sequence[int] | None = None,
+) -> LatentSource:
+    """Open the latents of `count` clips, all or those chosen by index; see `encode_split`."""
+    paths = clip_paths(directory, count)
+    stored = StoredLatents(paths if chosen is None else [paths[index] for index in chosen])
     size = stored.clips * paths[0].stat().st_size
     if size <= ram_bytes:
         return stored.in_memory()
@@ -181,18 +235,18 @@ def encode_split(
     return stored
 
 
-def _encode_one(encoding: Encoding, clip: dict, path: Path) -> bool:
-    """Encode a clip unless its file is of this codec and these frames; return whether it was."""
-    origin = encoding.origin(f"{zlib.crc32(np.ascontiguousarray(clip['rgb'])):08x}")
-    if _origin_of(path) == origin:
-        return False
-    arrays = {k: np.ascontiguousarray(v) for k, v in encoding(clip)._asdict().items()}
-    with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={"origin": origin})
-    return True
+def stored_captions(directory: Path) -> tuple[str, ...]:
+    """Return the captions of all clips of complete latents, without reading a clip."""
+    return tuple(json.loads((directory / _CAPTIONS).read_text(encoding="utf-8")))
 
 
-def _origin_of(path: Path) -> str | None:
+def origin_of_clip(encoding: Encoding, clip: dict) -> str:
+    """Return what the latents of a clip depend on, a space, and its caption."""
+    frames = zlib.crc32(np.ascontiguousarray(clip["rgb"]))
+    return f"{encoding.origin(f'{frames:08x}')} {clip.get(CAPTION, NO_PROMPT)}".rstrip()
+
+
+def stored_origin(path: Path) -> str | None:
     """Return what stored latents were made of; None without a whole file of all arrays."""
     try:
         # Fewer or other arrays were written by a version that stored something else.
@@ -202,25 +256,53 @@ def _origin_of(path: Path) -> str | None:
         return None
 
 
-def _state(encoding: Encoding, clips: Sequence[dict]) -> dict[str, Any] | None:
-    """Return what complete latents of a source depend on; None if it has no files to tell by."""
-    files = getattr(clips, "fingerprint", None)
-    if files is None:
-        return None
-    return {"origin": encoding.origin(files), "clips": len(clips), "arrays": list(Latents._fields)}
-
-
-def _is_complete(directory: Path, paths: Sequence[Path], state: dict[str, Any] | None) -> bool:
-    try:
-        said = json.loads((directory / _COMPLETE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+def _encode_one(encoding: Encoding, clip: dict, path: Path) -> bool:
+    """Encode a clip unless its file is of this codec and clip; return whether it was."""
+    origin = origin_of_clip(encoding, clip)
+    if stored_origin(path) == origin:
         return False
-    return state is not None and said == state and set(_names(directory)) >= {p.name for p in paths}
+    arrays = {k: np.ascontiguousarray(v) for k, v in encoding(clip)._asdict().items()}
+    with replacing(path) as temporary:
+        # One entry: several would be written in any order, and equal latents be other bytes.
+        save_file(arrays, temporary, metadata={"origin": origin})
+    return True
 
 
-def _names(directory: Path) -> Iterator[str]:
+def state_of(encoding: Encoding, clips: Sequence[dict]) -> dict[str, Any]:
+    """Return what complete latents of a source depend on.
+
+    Of a source without files `files` and `sizes` are None, and nothing can be told from them.
+    """
+    return {
+        "codec": encoding.codec.digest,
+        "mirror": encoding.mirror,
+        "depth": encoding.depth,
+        "clips": len(clips),
+        "arrays": list(Latents._fields),
+        "files": getattr(clips, "fingerprint", None),
+        "sizes": getattr(clips, "file_sizes", None),
+    }
+
+
+def read_state(directory: Path) -> dict[str, Any] | None:
+    """Return what `directory` says that its latents depend on; None if they are not complete."""
+    try:
+        return json.loads((directory / COMPLETE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def missing_files(directory: Path, paths: Sequence[Path]) -> list[str]:
+    """Return the names of those files that are not there."""
     with os.scandir(directory) as entries:
-        yield from (entry.name for entry in entries)
+        found = {entry.name for entry in entries}
+    return [path.name for path in paths if path.name not in found]
+
+
+def _is_complete(directory: Path, paths: Sequence[Path], state: dict[str, Any]) -> bool:
+    if state["files"] is None or read_state(directory) != state:
+        return False
+    return not missing_files(directory, [*paths, directory / _CAPTIONS])
 
 
 def _shapes_of(latents: Latents) -> dict[str, tuple[int, ...]]:

@@ -24,7 +24,8 @@ from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.config import DataConfig, WorldConfig
 from mirage_jax.train.denoiser_stage import DenoiserObjective
 from mirage_jax.train.depth_stage import DepthObjective
-from mirage_jax.train.latent_files import encode_split
+from mirage_jax.train.given_latents import split_latents
+from mirage_jax.train.latent_files import stored_captions
 from mirage_jax.train.latents import load_codec
 from mirage_jax.train.objective import Objective
 from mirage_jax.train.optimizer import make_optimizer
@@ -73,17 +74,11 @@ def make_objective(
     if stage == "codec":
         return CodecObjective(world, train, val)
     codec = load_codec(folders, world.codec)
-    encode = functools.partial(
-        encode_split,
-        codec,
-        depth=world.chunk.write.depth,
-        ram_bytes=world.data.ram_bytes,
-        report=report,
-    )
-    latents = encode(train, workdir / "latents" / "train", mirror=world.data.mirror)
     config = _windowed(world, stage)
-    chosen = fixed_clips(val, config.validation_clips)
-    val_latents = encode(chosen, workdir / "latents" / "val")
+    latents, folder = split_latents(world, codec, "train", train, workdir, report)
+    places = fixed_places(val, config.validation_clips)
+    val_latents, _ = split_latents(world, codec, "val", val, workdir, report, places)
+    chosen = [val[place] for place in places]
     memory_frames = config.windows.memory_frames
     if stage in ("depth", "read"):
         shown = validation_windows(val_latents, chosen, world.chunk, memory_frames)
@@ -95,7 +90,8 @@ def make_objective(
             objective = ReadObjective(world, codec, latents, shown, given_read)
         objective.order = order_of(train)
         return objective
-    texts, val_texts = clip_texts(world, train), clip_texts(world, chosen)
+    texts = clip_texts(world, stored_captions(folder))
+    val_texts = clip_texts(world, clip_captions(chosen))
     shown = validation_windows(val_latents, chosen, world.chunk, memory_frames, val_texts)
     given = functools.partial(start.given_params, world, world.denoiser_stage(stage), folders)
     denoiser = DenoiserObjective(
@@ -137,7 +133,7 @@ def estimate_stage(world: WorldConfig, stage: str) -> estimate.Estimate | None:
     )
 
 
-def clip_texts(world: WorldConfig, clips: Sequence[dict]) -> ClipTexts | None:
+def clip_texts(world: WorldConfig, captions: Sequence[str]) -> ClipTexts | None:
     """Return the captions of clips with their embeddings; None if the denoiser reads no text.
 
     Raises:
@@ -152,13 +148,13 @@ def clip_texts(world: WorldConfig, clips: Sequence[dict]) -> ClipTexts | None:
             f"data.texts: got nothing with denoiser.text_width {width}, expected a text cache with "
             "the captions of the clips; make one with mirage encode text"
         )
-    return ClipTexts(open_texts(world.data.texts, width=width), clip_captions(clips))
+    return ClipTexts(open_texts(world.data.texts, width=width), tuple(captions))
 
 
-def fixed_clips(clips: Sequence[dict], count: int) -> list[dict]:
-    """Return `count` clips (all, if there are fewer) spread evenly over the source."""
+def fixed_places(clips: Sequence[dict], count: int) -> list[int]:
+    """Return the indices of `count` clips (all, if fewer) spread evenly over the source."""
     count = min(count, len(clips))
-    return [clips[int(i)] for i in np.linspace(0, len(clips) - 1, count).round()]
+    return [int(place) for place in np.linspace(0, len(clips) - 1, count).round()]
 
 
 def open_split(data: DataConfig, split: str) -> Sequence[dict]:

@@ -23,6 +23,7 @@ from tests.drill.training import Training, require
 # Seconds; the first collective of two processes waits for 30.
 _STANDSTILL = 40
 
+
 def killed(run: Training, rng: random.Random) -> str:
     """SIGKILL of one process, at a random moment of the start, then twice of the loop."""
     told = []

@@ -11,7 +11,14 @@ from safetensors.numpy import save_file
 from mirage_jax.models.config import ChunkConfig, ReferenceConfig
 from mirage_jax.train import latent_files
 from mirage_jax.train.codec_stage import RgbClips
-from mirage_jax.train.latent_files import StoredLatents, encode_split
+from mirage_jax.train.given_latents import check_latents
+from mirage_jax.train.latent_files import (
+    Encoding,
+    StoredLatents,
+    encode_missing,
+    encode_split,
+    stored_captions,
+)
 from mirage_jax.train.latents import CodecWeights, Latents
 from mirage_jax.train.windows.config import WindowConfig
 from mirage_jax.train.windows.draw import draw_batch
@@ -147,8 +154,10 @@ def test_latents_above_the_bound_stay_on_disk_and_it_is_said(tmp_path, encoded):
     assert isinstance(encode_split(CODEC, CLIPS, tmp_path, report=said.append), Latents)
     stored = encode_split(CODEC, CLIPS, tmp_path, ram_bytes=1000, report=said.append)
     assert isinstance(stored, StoredLatents)
-    assert len(said) == 1
-    assert "data.ram_bytes 1000" in said[0]
+    assert len(said) == 2
+    assert "3 of 3 clips" in said[0]
+    assert "3 encoded, 0 found" in said[0]
+    assert "data.ram_bytes 1000" in said[1]
 
 
 def test_a_file_that_cannot_be_read_or_has_other_sizes_is_named(tmp_path):
@@ -172,3 +181,39 @@ def test_frames_beyond_the_bound_are_read_again_and_are_the_same():
         for index in range(3):
             np.testing.assert_array_equal(bounded[index], CLIPS[index]["rgb"])
     assert clips.reads == 4  # two are kept, the third is read twice
+
+
+def test_captions_are_known_without_reading_a_clip_and_a_changed_one_is_noticed(tmp_path, encoded):
+    said = [clip | {"caption": f"room {index}"} for index, clip in enumerate(CLIPS)]
+    encode_split(CODEC, Recording(said), tmp_path)
+    assert stored_captions(tmp_path) == ("room 0", "room 1", "room 2")
+    clips = Recording([said[0], CLIPS[1], said[2]])
+    clips.fingerprint = "edited"
+    encode_split(CODEC, clips, tmp_path)
+    assert encoded == [0, 1, 2, 1]
+    assert stored_captions(tmp_path) == ("room 0", "", "room 2")
+
+
+def test_given_latents_are_those_of_the_codec_the_settings_and_every_clip_or_refused(
+    tmp_path, encoded
+):
+    folder, plain = tmp_path / "train", Encoding(CODEC)
+    encode_missing(plain, CLIPS, folder)
+    check_latents(plain, CLIPS, folder)
+    others = {
+        "codec weights": (dataclasses.replace(plain, codec=dataclasses.replace(CODEC, digest="x"))),
+        r"data\.mirror False, expected True": dataclasses.replace(plain, mirror=True),
+        r"chunk\.write\.depth surface, expected": dataclasses.replace(plain, depth="bilinear"),
+    }
+    for message, encoding in others.items():
+        with pytest.raises(ValueError, match=f"data.latents: .*{message}.*encode latents"):
+            check_latents(encoding, CLIPS, folder)
+    with pytest.raises(ValueError, match="number of clips 3, expected 2"):
+        check_latents(plain, CLIPS[:2], folder)
+    for changed in ({"rgb": CLIPS[1]["rgb"] + 7}, CLIPS[1] | {"caption": "a lake"}):
+        with pytest.raises(ValueError, match="clip_00001.* is not of clip 1"):
+            check_latents(plain, [CLIPS[0], changed, CLIPS[2]], folder)
+    files = Recording(CLIPS)
+    files.file_sizes = "of a data set"
+    with pytest.raises(ValueError, match="data set .* None, expected of a data set"):
+        check_latents(plain, files, folder)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from mirage_jax.data.captions import clip_captions
 from mirage_jax.data.text_cache import TextSpec, add_texts
 from mirage_jax.models import functional
 from mirage_jax.prng import Purpose, key_for
@@ -54,7 +55,7 @@ def objective(world, clips, tmp_path_factory):
     params = functional.init(world.codec, key_for(0, 0, Purpose.INIT_CODEC))
     codec = latents_lib.CodecWeights(world.codec, params, "digest")
     latents = latent_files.encode_split(codec, clips, tmp_path_factory.mktemp("latents"))
-    texts = stages.clip_texts(world, clips)
+    texts = stages.clip_texts(world, clip_captions(clips))
     windows = validation_windows(latents, clips, world.chunk, 2, texts)
     return DenoiserObjective(world, codec, latents, windows, texts=texts)
 
@@ -75,7 +76,7 @@ def test_captions_reach_the_loss(objective):
 
 
 def test_validation_shows_every_clip_with_its_own_caption(objective, clips, world):
-    texts = stages.clip_texts(world, clips)
+    texts = stages.clip_texts(world, clip_captions(clips))
     (first, is_first), (second, _) = objective._val.batches
     assert is_first
     np.testing.assert_array_equal(first["text"], texts.embed([0]))
@@ -89,11 +90,11 @@ def test_a_checkpoint_belongs_to_the_encoder_of_its_texts(objective):
 def test_what_is_missing_for_text_is_named_before_training(world, clips):
     bare = config_lib.replace(world, {"data.texts": ""})
     with pytest.raises(ValueError, match=r"data\.texts.*mirage encode text"):
-        stages.clip_texts(bare, clips)
+        stages.clip_texts(bare, [])
     with pytest.raises(ValueError, match="'a lake'"):
-        stages.clip_texts(world, [clips[0], {"caption": "a lake"}])
+        stages.clip_texts(world, ["a red room", "a lake"])
     wide = config_lib.replace(world, {"denoiser.text_width": 12})
     with pytest.raises(ValueError, match="width 6, expected 12"):
-        stages.clip_texts(wide, clips)
+        stages.clip_texts(wide, [])
     silent = config_lib.replace(world, {"denoiser.text_width": 0})
-    assert stages.clip_texts(silent, clips) is None
+    assert stages.clip_texts(silent, []) is None
