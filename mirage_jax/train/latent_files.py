@@ -42,7 +42,7 @@ from mirage_jax.train.latents import (
     encode_clip,
 )
 
-_REPORT_EVERY = 25
+_REPORT_SECONDS = 30.0
 COMPLETE, _CAPTIONS = "complete.json", "captions.json"
 # Seconds that the first process to be done waits for the last: shares may be of any size.
 _LONGEST_SHARE = 30 * 86400.0
@@ -199,10 +199,12 @@ def _encode_share(
     own = range(processes.index(), len(paths), processes.count())
     share = f" (share of process 1 of {processes.count()})" if processes.count() > 1 else ""
     new, start = 0, time.perf_counter()
+    told = start
     for done, index in enumerate(own, 1):
         new += _encode_one(encoding, clips[index], paths[index])
-        if new and (done == len(own) or done % _REPORT_EVERY == 0):
-            speed = new / (time.perf_counter() - start)
+        now = time.perf_counter()
+        if new and (done == len(own) or now - told > _REPORT_SECONDS):
+            told, speed = now, new / (now - start)
             report(
                 f"latents of {done} of {len(own)} clips{share} are in {paths[index].parent}: "
                 f"{new} encoded, {done - new} found, {speed:.2f} clips/s"
