@@ -1,7 +1,9 @@
 """How patches are drawn, in the plainest way that is still JAX: the truth for `draw_patches.py`.
 
 Every listed patch is drawn for every pixel, one after the other, twice: to find the nearest
-surface, then to keep the two of greatest weight that it does not hide.
+surface, then to keep the two of greatest weight that it does not hide. Listed are all rows of the
+cells around, and of those two cells away the one whose parallelogram is largest, and larger than
+two cells.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +14,8 @@ from jaxtyping import Float, Int32
 
 from mirage_jax.models.draw_patches import Placed
 
-_SHELL, _REACH, _FAINT, _LEAST_AREA = 0.05, 0.5, 1e-2, 1e-3
+_SHELL, _REACH, _FAINT, _LEAST_AREA, _FAR_AREA = 0.05, 0.5, 1e-2, 1e-3, 2.0
+_RIM = 2
 
 
 class _Drawn(NamedTuple):
@@ -50,12 +53,25 @@ def draw_plainly(stride: int, read: Placed, patches: jax.Array) -> tuple[jax.Arr
 
     Returns the weighted sum of their colours [n, h, w, p, 3], and of their weights.
     """
-    candidates = range(read.depth.shape[0])
-    listed = [(k, dy, dx) for k in candidates for dy in (0, 1, 2) for dx in (0, 1, 2)]
+    count, steps = read.depth.shape[0], range(2 * _RIM + 1)
+    read, patches = jax.tree.map(
+        lambda leaf: jnp.concatenate([leaf, _largest(read, leaf)[None]]), (read, patches)
+    )
+    area = jnp.linalg.det(read.axes[count, ..., :2, :])
+    read = read._replace(
+        visibility=read.visibility.at[count].set(read.visibility[count] & (area > _FAR_AREA))
+    )
+    listed = [
+        (k, dy, dx)
+        for k in range(count + 1)
+        for dy in steps
+        for dx in steps
+        if (max(abs(dy - _RIM), abs(dx - _RIM)) == 2) == (k == count)
+    ]
     around = jnp.array(listed, jnp.int32)
     read, patches = jax.tree.map(_with_rim, (read, patches))
     *_, height, width = read.depth.shape
-    corner = jnp.arange(height - 2)[:, None] * width + jnp.arange(width - 2)
+    corner = jnp.arange(height - 2 * _RIM)[:, None] * width + jnp.arange(width - 2 * _RIM)
 
     def look(nearest: jax.Array, place: jax.Array) -> tuple[jax.Array, None]:
         return jnp.minimum(nearest, _draw(stride, read, place).front), None
@@ -74,7 +90,7 @@ def draw_plainly(stride: int, read: Placed, patches: jax.Array) -> tuple[jax.Arr
         return (jax.tree.map(lambda a, b: jnp.where(ahead, a, b), new, first), second), None
 
     # One after the other: all at once would take as much room as the denoiser.
-    cells = (*read.depth.shape[1:2], height - 2, width - 2, stride**2)
+    cells = (*read.depth.shape[1:2], height - 2 * _RIM, width - 2 * _RIM, stride**2)
     nearest, _ = jax.lax.scan(look, jnp.full(cells, jnp.inf), around)
     nothing = jnp.zeros(cells)
     start = _Chosen(nothing, nothing.astype(jnp.int32), nothing, nothing)
@@ -104,11 +120,10 @@ def _sample(
 def _draw(stride: int, read: Placed, place: jax.Array) -> _Drawn:
     """Return how each cell sees a patch of the cell at `place` around it, as a plane.
 
-    `read` has a rim of one cell; `place` is the candidate, then line and column counted from 0,
-    the cell's own being 1.
+    `read` has a rim; `place` is the candidate, then line and column, the cell's own being `_RIM`.
     """
     read = jax.tree.map(lambda leaf: _window(leaf, place), read)
-    axes, (dy, dx) = read.axes, place[1:] - 1
+    axes, (dy, dx) = read.axes, place[1:] - _RIM
     pixel = (jnp.arange(stride) + 0.5) / stride - 0.5
     right = jnp.tile(pixel, stride) - dx - read.offset[..., :1]
     down = jnp.repeat(pixel, stride) - dy - read.offset[..., 1:]
@@ -135,13 +150,20 @@ def _draw(stride: int, read: Placed, place: jax.Array) -> _Drawn:
 
 
 def _with_rim(grid: jax.Array) -> jax.Array:
-    """Put a rim of zeros, one cell wide, around grids [k, n, h, w, ...]."""
-    return jnp.pad(grid, [(0, 0), (0, 0), (1, 1), (1, 1)] + [(0, 0)] * (grid.ndim - 4))
+    """Put a rim of zeros around grids [k, n, h, w, ...]."""
+    return jnp.pad(grid, [(0, 0), (0, 0), (_RIM, _RIM), (_RIM, _RIM)] + [(0, 0)] * (grid.ndim - 4))
 
 
 def _window(grid: jax.Array, place: jax.Array) -> jax.Array:
     """Return [n, h, w, ...] of grids with a rim: of a candidate, from a line and column on."""
-    height, width = grid.shape[2] - 2, grid.shape[3] - 2
+    height, width = grid.shape[2] - 2 * _RIM, grid.shape[3] - 2 * _RIM
     start: list[Any] = [place[0], 0, place[1], place[2], *[0] * (grid.ndim - 4)]
     size = (1, grid.shape[1], height, width, *grid.shape[4:])
     return jax.lax.dynamic_slice(grid, start, size)[0]
+
+
+def _largest(read: Placed, leaf: jax.Array) -> jax.Array:
+    """Return of each cell's rows what the one seen largest has, the first among equals."""
+    area = jnp.linalg.det(read.axes[..., :2, :])
+    which = jnp.argmax(jnp.where(read.visibility, area, -1.0), axis=0)
+    return jnp.take_along_axis(leaf, which.reshape(1, *which.shape, *[1] * (leaf.ndim - 4)), 0)[0]

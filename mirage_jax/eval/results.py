@@ -26,7 +26,7 @@ from mirage_jax.eval.report import jsonable
 from mirage_jax.rollout.world import World
 
 # To be raised when a metric or a system changes its meaning: older lines no longer count.
-MEASURES = 1
+MEASURES = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,15 +36,24 @@ FAINT = 1e-2
 # A parallelogram of less than this area, in cells, is seen from its edge or from behind.
 _LEAST_AREA = 1e-3
 
-# The cells around, in the order of the list.
-_AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+# Cells whose patches a cell looks at, in the order of the list: all rows of those next to it, then
+# of those beyond the one seen largest, if it is of more than this area and so may reach as far.
+_NEAR = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+_FAR = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if max(abs(dy), abs(dx)) == 2]
+_FAR_AREA = 2.0
+
+# How far that is: cells around a view whose rows may show in it.
+MARGIN = 2
+
+# So that the numbers of two patches fit into 32 bits, 6 of each for the cell.
+_MOST_ROWS = 2**9 - 2
 
 
 class Placed(NamedTuple):
     """Up to k rows of each cell, and where they are seen.
 
     Attributes:
-        tokens: tokens as read, 0 where there is no row.
+        tokens: tokens as read, 0 where there is no row. The grid may go on around the view.
         visibility: True where there is a row.
         offset: of the row from the cell's centre, x then y, in cells.
         axes: where one cell to the right and one down of the row's own picture lead: columns, lines
@@ -60,9 +69,10 @@ class Placed(NamedTuple):
 
 
 class _Planes(NamedTuple):
-    """The planes of rows [n, k, h, w], as pixels ask for them.
+    """The planes of rows [n, k + 1, h, w], as pixels ask for them; last the largest of each cell.
 
     Attributes:
+        row: which of its cell it is.
         x: of the row's centre, from that of its cell.
         y: likewise.
         column_x: columns of its patch that one cell to the right is; by `column_y` one down.
@@ -74,6 +84,7 @@ class _Planes(NamedTuple):
         depth: log of it at the centre.
     """
 
+    row: Any
     x: Any
     y: Any
     column_x: Any
@@ -86,7 +97,7 @@ class _Planes(NamedTuple):
 
 
 # A row that is not seen lies where no pixel reaches it.
-_NOWHERE = _Planes(9.0, 9.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+_NOWHERE = _Planes(0, 9.0, 9.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 
 
 class _Shown(NamedTuple):
@@ -106,21 +117,32 @@ class _Shown(NamedTuple):
 
 
 def draw_patches(
-    stride: int, read: Placed, patches: Float[jax.Array, "n k h w d"]
+    stride: int, read: Placed, patches: Float[jax.Array, "n k hm wm d"], margin: int = 0
 ) -> tuple[list[Float[jax.Array, "n h w p"]], Float[jax.Array, "n h w p"]]:
     """Draw what each cell sees of the patches of the cells around it, and of its own.
 
     Args:
         stride: pixels of a cell each way; p is its square.
-        read: rows [k, n, h, w]; their tokens are not looked at.
+        read: rows [k, n, hm, wm]; their tokens are not looked at.
         patches: of the rows, three planes of p colours each.
+        margin: cells that the rows' grid has on each side beyond those drawn, up to `MARGIN`.
 
     Returns:
         For each colour the weighted sum of what each pixel shows, and the sum of the weights.
+
+    Raises:
+        ValueError: more rows or more margin than that.
     """
-    n, _, h, w, _ = patches.shape
+    n, k = patches.shape[:2]
+    if k > _MOST_ROWS or not 0 <= margin <= MARGIN:
+        raise ValueError(
+            f"draw_patches: got {k} rows a cell and a margin of {margin} cells, expected at most "
+            f"{_MOST_ROWS} and {MARGIN}"
+        )
     planes = _planes_of(jax.lax.stop_gradient(read._replace(tokens=read.depth)))
-    first, second = (_find(stride, planes, number) for number in _choose(stride, planes))
+    first, second = (
+        _find(stride, planes, number, margin) for number in _choose(stride, planes, margin)
+    )
     table = patches.reshape(n, -1)
     both = zip(_sample(stride, table, first), _sample(stride, table, second), strict=True)
     return [a + b for a, b in both], first.weight + second.weight
@@ -131,38 +153,39 @@ def _planes_of(read: Placed) -> _Planes:
     (xx, xy), (yx, yy) = ((read.axes[..., i, 0], read.axes[..., i, 1]) for i in (0, 1))
     area = xx * yy - xy * yx
     seen = read.visibility & (area > _LEAST_AREA)
-    share = 1.0 / jnp.where(seen, area, 1.0)
+    area = jnp.where(seen, area, 1.0)
     planes = _Planes(
+        row=jnp.broadcast_to(jnp.arange(seen.shape[1])[:, None, None], seen.shape),
         x=read.offset[..., 0],
         y=read.offset[..., 1],
-        column_x=yy * share,
-        column_y=-xy * share,
-        line_x=-yx * share,
-        line_y=xx * share,
+        column_x=yy / area,
+        column_y=-xy / area,
+        line_x=-yx / area,
+        line_y=xx / area,
         slope_column=read.axes[..., 2, 0],
         slope_line=read.axes[..., 2, 1],
         depth=jnp.log(jnp.where(seen, read.depth, 1.0)),
     )
-    return _Planes(*(jnp.where(seen, v, none) for v, none in zip(planes, _NOWHERE, strict=True)))
+    far = jnp.where(seen & (area > _FAR_AREA), area, 0.0)
+    largest, reaches = jnp.argmax(far, 1, keepdims=True), jnp.any(far > 0.0, 1, keepdims=True)
+
+    def with_largest(values: jax.Array, none: float) -> jax.Array:
+        last = jnp.where(reaches, jnp.take_along_axis(values, largest, axis=1), none)
+        return jnp.concatenate([jnp.where(seen, values, none), last], axis=1)
+
+    return _Planes(*map(with_largest, planes, _NOWHERE))
 
 
-def _choose(stride: int, planes: _Planes) -> tuple[jax.Array, jax.Array]:
-    """Return the numbers of the patches that pixels show, best first, from 1; 0 is none.
-
-    Raises:
-        ValueError: more rows than two numbers of 16 bits can tell apart.
-    """
-    k = planes.depth.shape[1]
-    if 9 * k >= 2**15:
-        raise ValueError(f"place_patches: got {k} rows a cell, expected at most {2**15 // 9}")
+def _choose(stride: int, planes: _Planes, margin: int) -> tuple[jax.Array, jax.Array]:
+    """Return the numbers of the patches that pixels show, best first; 0 is none."""
     nearest = jnp.full((), jnp.inf)
-    for column, line, depth in _each(stride, planes):
+    for _, column, line, depth in _each(stride, planes, margin):
         inside = jnp.maximum(jnp.abs(column), jnp.abs(line)) <= 0.5
         nearest = jnp.minimum(nearest, jnp.where(inside, depth, jnp.inf))
     surface = jax.lax.optimization_barrier(nearest) + np.log1p(_SHELL).astype(np.float32)
     most = next_most = jnp.zeros_like(surface)
     first = second = jnp.zeros(surface.shape, jnp.int32)
-    for number, (column, line, depth) in enumerate(_each(stride, planes), 1):
+    for number, column, line, depth in _each(stride, planes, margin):
         weight = jnp.where(depth <= surface, _weight(stride, column, line), 0.0)
         ahead, beside = weight > most, weight > next_most
         second = jnp.where(ahead, first, jnp.where(beside, number, second))
@@ -173,21 +196,30 @@ def _choose(stride: int, planes: _Planes) -> tuple[jax.Array, jax.Array]:
     return both >> 16, both & 0xFFFF
 
 
-def _each(stride: int, planes: _Planes) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-    """Yield where in each listed patch pixels lie (column, line), and the log depth there."""
-    _, k, h, w = planes.depth.shape
-    rim = [(0, 0), (0, 0), (1, 1), (1, 1)]
+def _each(
+    stride: int, planes: _Planes, margin: int
+) -> Iterator[tuple[int, jax.Array, jax.Array, jax.Array]]:
+    """Yield each listed patch's number, where in it pixels lie (column, line), and log depth."""
+    _, k, height, width = planes.depth.shape
+    rim = MARGIN - margin
     padded = [
-        jnp.pad(v, rim, constant_values=none) for v, none in zip(planes, _NOWHERE, strict=True)
+        jnp.pad(v, [(0, 0), (0, 0), (rim, rim), (rim, rim)], constant_values=none)
+        for v, none in zip(planes, _NOWHERE, strict=True)
     ]
+    sizes = height - 2 * margin, width - 2 * margin
     for row in range(k):
-        for dy, dx in _AROUND:
-            lines, columns = slice(1 + dy, 1 + dy + h), slice(1 + dx, 1 + dx + w)
+        for dy, dx in _NEAR if row < k - 1 else _FAR:
+            part = (
+                slice(MARGIN + d, MARGIN + d + size)
+                for d, size in zip((dy, dx), sizes, strict=True)
+            )
+            lines, columns = part
             plane = _Planes(*(v[:, row, lines, columns, None] for v in padded))
             column, line = _places(stride, plane, dx, dy)
             # A plane seen this steeply says no more of depth than that it is near the middle's.
             closer = jnp.clip(plane.slope_column * column + plane.slope_line * line, -0.5, 0.5)
-            yield column, line, plane.depth + closer
+            number = (row + 1 << 6) | (dy + MARGIN << 3) | (dx + MARGIN)
+            yield number, column, line, plane.depth + closer
 
 
 def _places(stride: int, plane: _Planes, dx: Any, dy: Any) -> tuple[jax.Array, jax.Array]:
@@ -207,18 +239,21 @@ def _weight(stride: int, column: jax.Array, line: jax.Array) -> jax.Array:
     return fades[0] * fades[1] + FAINT * jnp.clip(1.0 - (away - 0.5) / _REACH, 0.0, 1.0)
 
 
-def _find(stride: int, planes: _Planes, number: jax.Array) -> _Shown:
+def _find(stride: int, planes: _Planes, number: jax.Array, margin: int) -> _Shown:
     """Return where the patches of these numbers are seen."""
-    n, k, h, w = planes.depth.shape
-    found, listed = number > 0, jnp.maximum(number - 1, 0)
-    row, dy, dx = listed // 9, listed // 3 % 3 - 1, listed % 3 - 1
+    n, _, height, width = planes.depth.shape
+    found = number > 0
+    row, dy, dx = (number >> 6) - 1, (number >> 3 & 7) - MARGIN, (number & 7) - MARGIN
     row, dy, dx = (jnp.where(found, v, 0) for v in (row, dy, dx))
-    cell = (jnp.arange(h)[:, None] * w + jnp.arange(w))[..., None]
-    row = jax.lax.optimization_barrier(row * (h * w) + cell + dy * w + dx)
+    line, column = (jnp.arange(margin, size - margin) for size in (height, width))
+    cell = (line[:, None] * width + column)[..., None] + dy * width + dx
+    cell, place = jax.lax.optimization_barrier((cell, row * (height * width) + cell))
     own = planes._replace(slope_column=None, slope_line=None, depth=None)
-    own = jax.tree.map(lambda v: _take(v.reshape(n, -1), row), own)
-    column, line = _places(stride, jax.lax.optimization_barrier(own), dx, dy)
-    return _Shown(row, column, line, jnp.where(found, _weight(stride, column, line), 0.0))
+    own = jax.tree.map(lambda v: _take(v.reshape(n, -1), place), own)
+    own = jax.lax.optimization_barrier(own)
+    column, line = _places(stride, own, dx, dy)
+    weight = jnp.where(found, _weight(stride, column, line), 0.0)
+    return _Shown(own.row * (height * width) + cell, column, line, weight)
 
 
 def _sample(

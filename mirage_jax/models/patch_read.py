@@ -24,9 +24,9 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from mirage_jax.models.codec import CodecConfig
-from mirage_jax.models.draw_patches import FAINT, Placed, draw_patches
+from mirage_jax.models.draw_patches import FAINT, MARGIN, Placed, draw_patches
 
-__all__ = ["Placed", "place_patches", "to_patches"]
+__all__ = ["MARGIN", "Placed", "place_patches", "to_patches"]
 
 
 def place_patches(
@@ -40,14 +40,16 @@ def place_patches(
     Args:
         config: of the codec.
         params: of the codec; only the linear path is used.
-        read: what memory showed. Gradients reach its tokens; its geometry is constant to them.
+        read: what memory showed, on the cells of `filled` or on up to `MARGIN` more on each side.
+            Gradients reach its tokens; its geometry is constant to them.
         filled: the hole-filled read; its mean colours are shown where no patch covers the picture.
     """
     lead, k = filled.ndim - 2, read.depth.shape[0]
     read = jax.tree.map(lambda leaf: leaf.reshape(k, -1, *leaf.shape[lead:]), read)
     base = _mean_colours(config, params, filled.reshape(-1, *filled.shape[-3:]))
     patches = _to_planes(config, params, jnp.moveaxis(read.tokens, 0, 1))
-    colours, cover = draw_patches(config.spatial_stride, read, patches)
+    margin = (read.depth.shape[-1] - filled.shape[-2]) // 2
+    colours, cover = draw_patches(config.spatial_stride, read, patches, margin)
     share = jnp.minimum(cover / (0.5 * FAINT), 1.0)
     shown, left = share / jnp.maximum(cover, 1e-6), 1.0 - share
     picture = [shown * one + left * base[..., i] for i, one in enumerate(colours)]

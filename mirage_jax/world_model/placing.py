@@ -3,7 +3,7 @@
 A cell of the read shows one row. Where the camera has moved back, or a surface leans, several rows
 fall into a cell, and the patches of the others are missing from the picture. So the placed read may
 look at parts of cells: the memory is read once more on a grid that is finer by
-`LearnedReadConfig.parts` each way, and the row of every part is drawn.
+`LearnedReadConfig.parts` each way and goes on around the view, and the row of every part is drawn.
 
 Read next: `mirage_jax/models/patch_read.py` (how patches are drawn), `look.py`.
 """
@@ -85,6 +85,8 @@ def read_rows(
 ) -> patch_read.Placed:
     """Return the rows to draw: of the parts of cells where the learned read looks at them.
 
+    Then the grid goes on around the view by `patch_read.MARGIN` cells, since patches reach in.
+
     Args:
         config: see `WorldConfigLike`.
         memory: stacked memories [b].
@@ -94,12 +96,15 @@ def read_rows(
     parts, count = config.learned_read.parts, cameras.cam_to_world.shape[1]
     if parts == 1 or not count:
         return rows_to_place(found)
-    height, width = found.depth.shape[-2:]
+    margin = patch_read.MARGIN
+    height, width = (parts * (size + 2 * margin) for size in found.depth.shape[-2:])
     rules = dataclasses.replace(config.memory, close_holes=False)
     scale = np.array([parts, parts, 1.0], np.float32)[:, None]
-    finer = cameras._replace(intrinsics=cameras.intrinsics * scale)
-    rows = rows_to_place(read_all(memory, finer, (parts * height, parts * width), rules), parts)
+    corner = np.zeros((3, 3), np.float32)
+    corner[:2, 2] = parts * margin
+    finer = cameras._replace(intrinsics=cameras.intrinsics * scale + corner)
+    rows = rows_to_place(read_all(memory, finer, (height, width), rules), parts)
     others = rows_to_place(jax.tree.map(lambda leaf: leaf[:, count:], found))
-    absent = [(0, parts * parts - 1)]
-    others = jax.tree.map(lambda leaf: jnp.pad(leaf, absent + [(0, 0)] * (leaf.ndim - 1)), others)
+    absent = [(0, parts * parts - 1), (0, 0), (0, 0), (margin, margin), (margin, margin)]
+    others = jax.tree.map(lambda leaf: jnp.pad(leaf, absent + [(0, 0)] * (leaf.ndim - 5)), others)
     return jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=2), rows, others)

@@ -165,15 +165,24 @@ def mean_colours(picture) -> np.ndarray:
     return means
 
 
+def largest_row(read, i, j) -> int | None:
+    """Return the row of a cell that is seen largest, if it is seen larger than two cells."""
+    areas = np.linalg.det(np.float64(read.axes[:, 0, 0, i, j, :2])) * read.visibility[:, 0, 0, i, j]
+    return int(areas.argmax()) if areas.max() > 2.0 else None
+
+
 def slow_picture(patches, base, read) -> np.ndarray:
     """Draw patches pixel by pixel: the nearest surface hides others, edges fade, then are faint."""
     k, h, w, s = patches.shape[:4]
     picture = np.array(base, np.float64)
     for y, x in np.ndindex(h * s, w * s):
         found = []
-        for c, di, dj in np.ndindex(k, 3, 3):
-            i, j = y // s + di - 1, x // s + dj - 1
+        for c, di, dj in np.ndindex(k, 5, 5):
+            i, j = y // s + di - 2, x // s + dj - 2
             if not (0 <= i < h and 0 <= j < w and read.visibility[c, 0, 0, i, j]):
+                continue
+            beyond = di in (0, 4) or dj in (0, 4)
+            if beyond and c != largest_row(read, i, j):
                 continue
             axes = np.float64(read.axes[c, 0, 0, i, j])
             if np.linalg.det(axes[:2]) <= 1e-3:

@@ -1,5 +1,7 @@
 """Patches drawn in two passes over pixels show what a plain loop over patches shows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,12 +57,13 @@ def random_patches(read: Placed, seed=9) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@jax.jit
-def drawn(read, patches):
+@functools.partial(jax.jit, static_argnums=2)
+def drawn(read, patches, margin=0):
     """The colours [n, h, w, p, 3] and weights that the package draws."""
-    planes = jnp.moveaxis(patches, 0, 1).reshape(*patches.swapaxes(0, 1).shape[:4], -1, 3)
+    patches = jnp.moveaxis(patches, 0, 1)
+    planes = patches.reshape(*patches.shape[:4], -1, 3)
     planes = planes.swapaxes(-1, -2).reshape(*planes.shape[:4], -1)
-    colours, cover = draw_patches(STRIDE, read, planes)
+    colours, cover = draw_patches(STRIDE, read, planes, margin)
     return jnp.stack(colours, -1), cover
 
 
@@ -141,9 +144,17 @@ def test_gradients_of_patches_are_those_of_the_plain_loop():
     assert np.abs(np.asarray(want)).max() > 0.1
 
 
+def test_rows_around_the_view_are_drawn_as_in_a_larger_view():
+    read = random_read(8, h=8, w=9)
+    patches = random_patches(read)
+    for got, want in zip(drawn(read, patches, 2), plain(read, patches), strict=True):
+        other = np.abs(np.asarray(got - want[:, 2:-2, 2:-2])) > 1e-4
+        assert other.mean() < 2e-3
+
+
 def test_more_rows_than_can_be_numbered_are_refused():
     read = jax.eval_shape(lambda: random_read(0, k=1))
-    read = jax.tree.map(lambda x: jax.ShapeDtypeStruct((4000, *x.shape[1:]), x.dtype), read)
-    patches = jax.ShapeDtypeStruct((2, 4000, 5, 6, 48), jnp.float32)
-    with pytest.raises(ValueError, match="got 4000 rows a cell, expected at most 3640"):
+    read = jax.tree.map(lambda x: jax.ShapeDtypeStruct((600, *x.shape[1:]), x.dtype), read)
+    patches = jax.ShapeDtypeStruct((2, 600, 5, 6, 48), jnp.float32)
+    with pytest.raises(ValueError, match="got 600 rows a cell and a margin of 0 cells, expected"):
         jax.eval_shape(lambda read, patches: draw_patches(STRIDE, read, patches), read, patches)

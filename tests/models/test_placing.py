@@ -45,7 +45,7 @@ def test_a_camera_farther_back_places_rows_that_one_row_a_cell_leaves_out():
     learned = LearnedReadConfig(latent_channels=8, width=8, blocks=1, placed=True, parts=2)
     memory = dataclasses.replace(spec.memory, axes=True)
     spec = dataclasses.replace(spec, learned_read=learned, memory=memory)
-    cameras = make_camera([(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, -4.0, 0.0)], GRID)
+    cameras = make_camera([(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, -4.0, 0.0), (0.0, 0.0, 1.9, 0.0)], GRID)
     cameras = Camera(*(jnp.asarray(leaf)[None] for leaf in cameras))
     first = jax.tree.map(lambda leaf: leaf[:, :1], cameras)
     tokens = jax.random.normal(jax.random.key(0), (1, 1, *GRID, 8))
@@ -66,3 +66,7 @@ def test_a_camera_farther_back_places_rows_that_one_row_a_cell_leaves_out():
     assert int(rows.visibility[:, 0, 0].sum()) == 24
     tokens_there = np.asarray(rows.tokens)[:, 0, 1][np.asarray(rows.visibility)[:, 0, 1]]
     assert len(np.unique(tokens_there[:, 0])) == 24
+    # From about half as far rows lie 1.9 cells apart: two lines of them in view, two out of it.
+    around = np.asarray(rows.visibility[:, 0, 2].any(0))
+    assert around.shape == (4 + 4, 6 + 4)
+    np.testing.assert_array_equal(np.nonzero(around.any(1))[0] - 2, [-1, 1, 2, 4])
