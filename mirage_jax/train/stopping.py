@@ -1,8 +1,9 @@
 """Requests to stop a run before its last step: a signal, a notice, or the end of its time.
 
-SIGTERM is how schedulers and cloud machines say that they will take a machine back. Ctrl-C is
-asked once: the second one ends the program at once. In a run of several processes whichever is
-asked tells the others through JAX's preemption service, and all stop after the same step.
+SIGTERM is how schedulers and cloud machines say that they will take a machine back; some machines
+are asked for notices of it besides (`notices.py`). Ctrl-C is asked once: the second one ends the
+program at once. In a run of several processes whichever is asked tells the others through JAX's
+preemption service, and all stop after the same step.
 `StopRequests.reason` is to be asked by every process after every step.
 
 Read next: `mirage_jax/train/loop.py`, `mirage_jax/distributed/exit_codes.py`.
@@ -21,6 +22,7 @@ from typing import Any
 from jax.experimental import multihost_utils
 
 from mirage_jax.distributed import processes
+from mirage_jax.train import notices
 
 
 class Reason(enum.IntEnum):
@@ -60,7 +62,10 @@ class StopRequests:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM as requests; outside the main thread nothing is caught."""
+        """Take Ctrl-C, SIGTERM and a cloud's notices as requests.
+
+        Outside the main thread signals are not caught.
+        """
 
         def interrupted(number: int, frame: Any) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,10 +80,10 @@ class StopRequests:
         try:
             old = {number: signal.signal(number, one) for number, one in handlers.items()}
         except ValueError:
-            yield
-            return
+            old = {}
         try:
-            yield
+            with notices.watching(lambda: self.ask(Reason.PREEMPTED)):
+                yield
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
