@@ -141,10 +141,10 @@ def _summary(out: Path, new: int) -> str:
 def latents(config, weights, data, splits, out, processes) -> None:
     """Encode the clips of a data set, for mirage train --latents OUT.
 
-    Started as several processes, as mirage train is, each encodes its share. A file appears when it
-    is whole and those that are there are skipped, so the same command, with any number of
-    processes, goes on where it was stopped. Training refuses latents of other codec weights or of
-    another data set.
+    Started as several processes, as mirage train is, each encodes its share, on all its devices. A
+    file appears when it is whole and those that are there are skipped, so the same command, with
+    any number of processes, goes on where it was stopped. Training refuses latents of other codec
+    weights or of another data set.
     """
     from mirage_jax.train import config as config_lib
 

@@ -14,16 +14,19 @@ number of clips. Batches are the same bits either way. Read next:
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import json
 import os
+import queue
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -44,6 +47,8 @@ from mirage_jax.train.latents import (
 
 _REPORT_SECONDS = 30.0
 COMPLETE, _CAPTIONS = "complete.json", "captions.json"
+# Fewer are encoded sooner than another device has compiled what encodes them.
+_CLIPS_OF_A_DEVICE = 16
 # Seconds that the first process to be done waits for the last: shares may be of any size.
 _LONGEST_SHARE = 30 * 86400.0
 
@@ -123,6 +128,11 @@ class Encoding:
     mirror: bool = False
     depth: GridDepth = "surface"
 
+    def on(self, device: jax.Device) -> Encoding:
+        """Return the same with the codec's parameters on a device, which then encodes."""
+        params = jax.device_put(self.codec.params, device)
+        return dataclasses.replace(self, codec=dataclasses.replace(self.codec, params=params))
+
     def origin(self, frames: str) -> str:
         """Return what latents of frames with a digest depend on."""
         origin = f"{self.codec.digest}-{frames}-{int(self.mirror)}"
@@ -200,15 +210,37 @@ def _encode_share(
     share = f" (share of process 1 of {processes.count()})" if processes.count() > 1 else ""
     new, start = 0, time.perf_counter()
     told = start
-    for done, index in enumerate(own, 1):
-        new += _encode_one(encoding, clips[index], paths[index])
-        now = time.perf_counter()
+    for done, was_new in enumerate(_encoded(encoding, clips, paths, own), 1):
+        new, now = new + was_new, time.perf_counter()
         if new and (done == len(own) or now - told > _REPORT_SECONDS):
             told, speed = now, new / (now - start)
             report(
-                f"latents of {done} of {len(own)} clips{share} are in {paths[index].parent}: "
+                f"latents of {done} of {len(own)} clips{share} are in {paths[0].parent}: "
                 f"{new} encoded, {done - new} found, {speed:.2f} clips/s"
             )
+
+
+def _encoded(
+    encoding: Encoding, clips: Sequence[dict], paths: Sequence[Path], own: Sequence[int]
+) -> Iterator[bool]:
+    """Encode clips on all devices of this process, each in a thread; yield which were missing."""
+    devices = jax.local_devices()[: max(1, len(own) // _CLIPS_OF_A_DEVICE)]
+    free: queue.SimpleQueue[Encoding] = queue.SimpleQueue()
+    for device in devices:
+        free.put(encoding.on(device))
+
+    def one(index: int) -> bool:
+        mine = free.get()
+        try:
+            return _encode_one(mine, clips[index], paths[index])
+        finally:
+            free.put(mine)
+
+    pool = concurrent.futures.ThreadPoolExecutor(len(devices))
+    try:
+        yield from pool.map(one, own)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def clip_paths(directory: Path, count: int) -> list[Path]:

@@ -29,7 +29,7 @@ from mirage_jax.train.latents import load_codec
 
 ROOT = Path(__file__).parents[2]
 SHAPE = ProceduralConfig(frames=17, height=32, width=32, supersample=1)
-CLIPS = {"train": 40, "val": 3}
+CLIPS = {"train": 72, "val": 3}  # two devices of each of two processes have work
 CAPTIONS = [f"room {index % 2}" for index in range(CLIPS["train"])]
 CODEC = {"latent_channels": 8, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
 VALUES = {
@@ -61,6 +61,8 @@ VALUES = {
         "windows": {"memory_frames": 1, "first_fraction": 1.0},  # one kind is compiled
     },
 }
+# One process makes the folder for all of them.
+pytestmark = pytest.mark.xdist_group("encode_latents")
 MIRAGE = (sys.executable, "-m", "mirage_jax.cli.main")
 ENCODE = ("encode", "latents", "--config", "config.py", "--weights", "weights", "--out")
 TRAIN = ("train", "--config", "config.py", "--stage", "denoiser", "--weights")
@@ -114,7 +116,7 @@ def how(place):
 @pytest.fixture(scope="module")
 def whole(place):
     """Latents of one process that nothing disturbed."""
-    assert "40 of 40 clips" in mirage(place, *ENCODE, "whole")
+    assert "72 of 72 clips" in mirage(place, *ENCODE, "whole")
     return place / "whole"
 
 
@@ -124,7 +126,15 @@ def contents(folder):
 
 def test_two_processes_of_which_one_is_killed_leave_what_one_undisturbed_does(place, whole):
     out = place / "out"
-    launch = [sys.executable, str(ROOT / "launch" / "local.py"), "2", "--", *MIRAGE, *ENCODE, "out"]
+    launch = [
+        sys.executable,
+        str(ROOT / "launch" / "local.py"),
+        "2",
+        "--devices-per-process",
+        "2",
+        "--",
+    ]
+    launch += [*MIRAGE, *ENCODE, "out"]
     with subprocess.Popen(launch, **how(place)) as running:
         pids = [running.stdout.readline().rsplit(maxsplit=1)[-1] for _ in range(2)]
         deadline = time.monotonic() + 300
@@ -140,7 +150,7 @@ def test_two_processes_of_which_one_is_killed_leave_what_one_undisturbed_does(pl
     assert not (out / "train" / "complete.json").exists()
     (out / "train" / ".clip_00003.safetensors.x").write_bytes(b"half")  # of the one killed
 
-    assert "20 of 20 clips (share of process 1 of 2)" in succeeded(place, *launch)
+    assert "36 of 36 clips (share of process 1 of 2)" in succeeded(place, *launch)
     assert contents(out) == contents(whole)
 
 
@@ -186,8 +196,8 @@ def test_a_copy_of_the_data_will_do_and_other_data_or_weights_are_refused(
 
     lacking = shutil.copytree(whole, place / "lacking")
     (lacking / "train" / "clip_00007.safetensors").unlink()
-    assert "lacks clip_00007.safetensors (1 of 40 files)" in refused(lacking)
+    assert "lacks clip_00007.safetensors (1 of 72 files)" in refused(lacking)
     (lacking / "train" / "complete.json").unlink()
     said = refused(lacking)
-    assert "has no complete.json, expected the latents of all 40 clips" in said
+    assert "has no complete.json, expected the latents of all 72 clips" in said
     assert "run mirage encode latents" in said
