@@ -2,7 +2,8 @@
 
 Without `--target` nothing is compiled: tokens, parameters and bytes on one device, from
 `mirage_jax/estimate.py`. With one, the real training step and the real chunk of a rollout are
-compiled ahead of time; see `mirage_jax/plan/`. With `--memory` it is one latent memory, spread over
+compiled ahead of time, for devices that need not be there or, with `--target local`, for those that
+are; see `mirage_jax/plan/`. With `--memory` it is one latent memory, spread over
 all devices of the target, and what writing and reading it takes.
 """
 
@@ -11,13 +12,14 @@ from __future__ import annotations
 import click
 
 STAGES = ("denoiser", "branch", "lora", "full")
+LOCAL = "local"
 
 
 @click.command()
 @click.option("--config", help="Config file and variant, e.g. configs/wan5b.py.")
 @click.option("--memory", type=float, help="Plan one memory of so many rows, e.g. 1e8, instead.")
 @click.option("--batch", type=click.IntRange(min=1), help="Clips at once; default: the config's.")
-@click.option("--target", help="Devices to plan for, e.g. v5p:4x4x4, v5e:16x16, tpu7x:4x4x4.")
+@click.option("--target", help="Devices to plan for, e.g. v5p:4x4x4, h100:8x8, or local.")
 @click.option("--stage", type=click.Choice(STAGES), help="Stage; default: all, and the rollout.")
 @click.option(
     "--rollout", is_flag=True, help="With --target: plan a rollout's chunk, after --stage."
@@ -29,7 +31,7 @@ def command(config, memory, target, no_compile, as_json, **run) -> None:
     """Says how large the models and runs of a config are, and what they need of a target."""
     if (config is None) == (memory is None) or (memory and not target):
         raise click.UsageError("give --config, or --memory with a --target; not both")
-    if target:
+    if target and target != LOCAL:
         _choose_platform()
     if memory:
         _plan_memory(int(memory), target, no_compile, as_json)
@@ -50,7 +52,7 @@ def _plan_config(config, target, no_compile, as_json, *, batch, stage, rollout, 
     if target:
         _plan(world, target, _stages(stage, rollout), rollout or not stage, no_compile, as_json)
     else:
-        _estimate(world, (stage,) if stage else STAGES)
+        _estimate(world, _stages(stage, rollout), as_json)
 
 
 def _stages(stage, rollout) -> tuple[str, ...]:
@@ -74,36 +76,73 @@ def _choose_platform() -> None:
         os.environ.setdefault(name, value)
 
 
-def _estimate(world, names) -> None:
+def _estimate(world, names, as_json) -> None:
+    """Say what generating and the stages that train the denoiser need on one device."""
+    import json
+
     from mirage_jax import estimate
     from mirage_jax.train import stages
 
     device = estimate.device_bytes()
-    click.echo(f"{world.name}: generate\n{estimate.estimate_generation(world).text(device)}")
+    found = {f"{world.name}: generate": estimate.estimate_generation(world)}
     for name in names:
         if (size := stages.estimate_stage(world, name)) is not None:
-            click.echo(f"\n{world.name}: train --stage {name}\n{size.text(device)}")
+            found[f"{world.name}: train --stage {name}"] = size
+    click.echo("\n\n".join(f"{what}\n{size.text(device)}" for what, size in found.items()))
+    if as_json:
+        values = [_estimated(what, size, device) for what, size in found.items()]
+        click.echo(json.dumps(_joined(values)))
+
+
+def _estimated(what, size, device) -> dict:
+    """Return an estimate as plain values with the names that a plan has; null is unknown."""
+    return {
+        "what": what,
+        "compiled": False,
+        "fits": None if device is None else size.total <= device,
+        "bytes_per_device": size.total,
+        "memory": device,
+        "bytes": dict(size.bytes),
+        "step_seconds_bound": None,
+        "mfu_bound": None,
+        "collectives": {},
+    }
+
+
+def _joined(plans) -> dict:
+    """Return plans as one object: the first with the others beside it."""
+    return plans[0] | {"also": plans[1:]}
 
 
 def _plan_memory(rows, target, no_compile, as_json) -> None:
     import json
 
-    from mirage_jax.distributed.targets import parse_target
     from mirage_jax.plan.memory import plan_memory
 
-    wanted = parse_target(target)
+    wanted = _target(target)
     plan = plan_memory(rows, wanted, _devices(wanted, no_compile))
     click.echo(plan.text())
     if as_json:
         click.echo(json.dumps(plan.values()))
 
 
+def _target(text):
+    """Return the target of that name."""
+    from mirage_jax.distributed.targets import local_target, parse_target
+
+    return local_target() if text == LOCAL else parse_target(text)
+
+
 def _devices(target, no_compile):
     """Return the target's devices to compile for, or None after saying why there are none."""
+    import jax
+
     from mirage_jax.distributed.targets import compile_only_devices
 
     if no_compile:
         return None
+    if target.local:
+        return jax.local_devices()
     try:
         return compile_only_devices(target)
     except LookupError as error:
@@ -114,10 +153,9 @@ def _devices(target, no_compile):
 def _plan(world, target, stages, rollout, no_compile, as_json) -> None:
     import json
 
-    from mirage_jax.distributed.targets import parse_target
     from mirage_jax.plan import make
 
-    wanted = parse_target(target)
+    wanted = _target(target)
     devices = _devices(wanted, no_compile)
     plans = []
     for name in stages:
@@ -128,5 +166,4 @@ def _plan(world, target, stages, rollout, no_compile, as_json) -> None:
         plans.append(make.plan_rollout(world, wanted, devices, mesh))
         click.echo(plans[-1].text())
     if as_json:
-        whole = plans[0].values()
-        click.echo(json.dumps(whole | {"also": [plan.values() for plan in plans[1:]]}))
+        click.echo(json.dumps(_joined([plan.values() for plan in plans])))

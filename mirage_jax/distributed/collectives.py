@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Iterable, Mapping
 
 from mirage_jax.distributed.programs import parse_program, shape_bytes, shapes_in, visits
 
@@ -40,6 +41,18 @@ class Traffic:
     count: int = 0
     bytes: float = 0.0
     sent: float = 0.0
+
+
+def added(parts: Iterable[tuple[Mapping[str, Traffic], int]]) -> dict[str, Traffic]:
+    """Return the traffic of several programs, each of which runs so many times."""
+    found: dict[str, Traffic] = {}
+    for traffics, times in parts:
+        for kind, traffic in traffics.items() if times else ():
+            total = found.setdefault(kind, Traffic())
+            total.count += times * traffic.count
+            total.bytes += times * traffic.bytes
+            total.sent += times * traffic.sent
+    return found
 
 
 def read_collectives(text: str, devices: int) -> dict[str, Traffic]:

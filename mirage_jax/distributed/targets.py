@@ -1,8 +1,9 @@
 """Accelerators that a run is planned for: what a chip can do, and its devices without the hardware.
 
 Conventions: a target is "kind:shape", as in v5p:4x4x4 (chips along each axis of the torus) or
-h100:8x8 (nodes x GPUs of a node). Figures are the vendors' own, of dense bfloat16 products, and are
-never reached; bandwidths are of one device, all links together, one way.
+h100:8x8 (nodes x GPUs of a node), or "local", the devices that are there. Figures are the vendors'
+own, of dense bfloat16 products, and are never reached; bandwidths are of one device, all links
+together, one way.
 
 Read next: `collectives.py`, `mirage_jax/plan/`.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,28 +67,60 @@ _INSTALL = {
 
 
 @dataclasses.dataclass(frozen=True)
+class LocalDevice:
+    """What is known of a device that is there; None where it is not, see `Chip` for the rest.
+
+    Attributes:
+        memory: bytes that programs may use.
+        flops: bfloat16 operations a second.
+        memory_rate: bytes a second to and from it.
+        link_rate: bytes a second that it can send to its neighbours.
+    """
+
+    memory: float
+    flops: float | None = None
+    memory_rate: float | None = None
+    link_rate: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Target:
     """Devices to plan for.
 
     Attributes:
         name: as given.
-        kind: key of `CHIPS`.
+        kind: key of `CHIPS`; of local devices what they call themselves.
         shape: chips along each axis.
+        local: what a local device can do; None for devices that need not be there.
+        memory_is: whose memory the limit is, for people; "" where it is the chip's own.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
+    local: LocalDevice | None = None
+    memory_is: str = ""
 
     @property
-    def chip(self) -> Chip:
+    def chip(self) -> Chip | LocalDevice:
         """What one device can do."""
-        return CHIPS[self.kind]
+        return self.local or CHIPS[self.kind]
+
+    @property
+    def label(self) -> str:
+        """For people: the name; of local devices how many there are, and what they are."""
+        plural = "s" if self.devices > 1 else ""
+        return f"{self.devices} local {self.kind} device{plural}" if self.local else self.name
+
+    @property
+    def memory_note(self) -> str:
+        """For people, to follow the memory of a device: whose it is."""
+        return f" ({self.memory_is})" if self.memory_is else ""
 
     @property
     def devices(self) -> int:
         """How many devices there are."""
-        return math.prod(self.shape) * self.chip.per_chip
+        return math.prod(self.shape) * (1 if self.local else CHIPS[self.kind].per_chip)
 
 
 def parse_target(text: str) -> Target:
@@ -100,7 +134,7 @@ def parse_target(text: str) -> Target:
     if kind not in CHIPS or not all(part.isdigit() and int(part) for part in parts):
         raise ValueError(
             f"--target: got {text!r}, expected kind:shape with a kind of {tuple(CHIPS)}, as in "
-            "v5p:4x4x4"
+            "v5p:4x4x4, or local for the devices that are here"
         )
     return Target(text, kind, tuple(int(part) for part in parts))
 
@@ -109,6 +143,35 @@ def chip_of(device_kind: str) -> Chip | None:
     """Return what a device of that `device_kind` can do, or None where it is not known."""
     name = device_kind.lower()
     return next((CHIPS[kind] for part, kind in _KINDS if part in name), None)
+
+
+def local_target() -> Target:
+    """Return the devices of this process as a target; starts JAX.
+
+    The memory is what JAX may use of a device's; CPUs, simulated ones too, share the machine's.
+
+    Raises:
+        ValueError: if a device of unknown kind does not say how much memory it has.
+    """
+    import jax
+
+    devices = jax.local_devices()
+    kind, known = devices[0].device_kind, chip_of(devices[0].device_kind)
+    memory, memory_is = (devices[0].memory_stats() or {}).get("bytes_limit"), "what JAX may use"
+    if memory is None and devices[0].platform == "cpu":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices)
+        memory_is = "this machine's RAM" if len(devices) == 1 else "its share of the RAM"
+    elif memory is None and known is not None:
+        memory, memory_is = known.memory, ""
+    if memory is None:
+        raise ValueError(
+            f"--target local: got a {kind!r} that does not say how much memory it has, expected "
+            "memory statistics; unset XLA_PYTHON_CLIENT_ALLOCATOR"
+        )
+    device = LocalDevice(memory)
+    if known is not None:
+        device = LocalDevice(memory, known.flops, known.memory_rate, known.link_rate)
+    return Target("local", kind, (len(devices),), device, memory_is)
 
 
 def compile_only_devices(target: Target) -> list[Any]:

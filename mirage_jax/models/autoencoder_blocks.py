@@ -8,7 +8,9 @@ of a clip's beginning supplies zeros, a later one what the piece before left beh
 Read next: `autoencoder_stages.py` puts the layers together.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,28 @@ class Stream:
     def keep(self, x: jax.Array, frames: int) -> None:
         """Leave the last `frames` frames of `x` for the next piece."""
         self._kept.append(x[:, x.shape[1] - frames :])
+
+    def frame_by_frame(
+        self, layers: Callable[[jax.Array, Stream], jax.Array], x: Float[jax.Array, "b t h w i"]
+    ) -> Float[jax.Array, "b t h2 w2 o"]:
+        """Run all layers that are left on one frame after the other, at a frame's activations.
+
+        Args:
+          layers: Give a frame for a frame, and are the last that ask this stream.
+          x: Frames of a piece that does not start a clip.
+
+        Returns:
+          What `layers` would make of all frames at once.
+        """
+
+        def step(past: Past, frame: jax.Array) -> tuple[Past, jax.Array]:
+            stream = Stream(past)
+            y = layers(frame[:, None], stream)[:, 0]
+            return stream.past, y
+
+        past, y = jax.lax.scan(step, tuple(self._past), jnp.moveaxis(x, 1, 0))
+        self._kept.extend(past)
+        return jnp.moveaxis(y, 0, 1)
 
     @property
     def past(self) -> Past:

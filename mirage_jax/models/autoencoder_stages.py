@@ -146,15 +146,28 @@ class Decoder(nnx.Module):
         self.conv_in = CausalConv(in_width, plans[0].in_width, rngs=rngs)
         self.middle = Middle(plans[0].in_width, rngs=rngs)
         self.stages = nnx.List([UpStage(plan, rngs=rngs) for plan in plans])
+        self.same_frames = max((i + 1 for i, plan in enumerate(plans) if plan.time > 1), default=0)
         self.norm_out = RMSNorm(plans[-1].out_width, NORM_EPS)
         self.conv_out = CausalConv(plans[-1].out_width, out_width, None, rngs=rngs)
 
     def __call__(
         self, x: Float[jax.Array, "b t h w i"], stream: Stream
     ) -> Float[jax.Array, "b f H W o"]:
-        """Return the patched pixels of a piece of a clip."""
+        """Return the patched pixels of a piece of a clip.
+
+        The stages after the last that makes frames are the largest by far: in a piece that does not
+        start a clip they run frame by frame.
+        """
         x = self.middle(self.conv_in(x, stream), stream)
-        for stage in self.stages:
+        for stage in self.stages[: self.same_frames]:
+            x = stage(x, stream)
+        if stream.starts or x.shape[1] == 1:
+            return self._finish(x, stream)
+        return stream.frame_by_frame(self._finish, x)
+
+    def _finish(self, x: jax.Array, stream: Stream) -> jax.Array:
+        """Run the stages that make no further frames, and what follows."""
+        for stage in self.stages[self.same_frames :]:
             x = stage(x, stream)
         return self.conv_out(jax.nn.silu(self.norm_out(x)), stream)
 

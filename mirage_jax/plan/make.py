@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from mirage_jax.distributed.mesh import make_mesh
 from mirage_jax.distributed.targets import Target
 from mirage_jax.models import functional
-from mirage_jax.plan import decoding, meshes, operations, steps
+from mirage_jax.plan import chunks, decoding, meshes, operations, steps
 from mirage_jax.plan.report import Load, Plan
 from mirage_jax.train import tuning
 from mirage_jax.train.config import WorldConfig
@@ -45,13 +45,9 @@ def plan_training(
         estimated_bytes=meshes.estimated_bytes(world, stage, sizes),
     )
     plan = _compiled(plan, world, devices, lambda m: steps.compile_training(world, stage, m))
-    if plan.fits:
-        return plan
-    # What compiling found in excess of the estimate counts for other meshes as well.
-    estimated = sum(plan.estimated_bytes.values())
-    excess = max(1.0, (target.chip.memory if plan.failed else plan.bytes_per_device) / estimated)
-    nearest = meshes.nearest_that_fits(world, stage, target.devices, target.chip.memory / excess)
-    return dataclasses.replace(plan, hint=nearest or "none, of up to 64 times the devices")
+    return _hinted(
+        plan, lambda memory: meshes.nearest_that_fits(world, stage, target.devices, memory)
+    )
 
 
 def plan_rollout(
@@ -83,7 +79,24 @@ def plan_rollout(
         compiled=None,
         estimated_bytes=meshes.rollout_bytes(world, sizes),
     )
-    return _compiled(plan, world, devices, lambda mesh: steps.compile_rollout(world, mesh))
+    plan = _compiled(plan, world, devices, lambda mesh: chunks.compile_rollout(world, mesh))
+    return _hinted(plan, lambda memory: meshes.nearest_for_rollouts(world, target.devices, memory))
+
+
+def _hinted(plan: Plan, nearest: Callable[[float], str]) -> Plan:
+    """Return the plan with the nearest mesh that fits, where its own does not.
+
+    Args:
+        plan: compiled or not.
+        nearest: gets the bytes that an estimate may come to.
+    """
+    if plan.fits:
+        return plan
+    # What compiling found in excess of the estimate counts for other meshes as well.
+    estimated, memory = sum(plan.estimated_bytes.values()), plan.target.chip.memory
+    excess = max(1.0, (memory if plan.failed else plan.bytes_per_device) / estimated)
+    hint = nearest(memory / excess) or "none, of up to 64 times the devices"
+    return dataclasses.replace(plan, hint=hint)
 
 
 def _compiled(

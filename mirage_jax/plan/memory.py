@@ -23,7 +23,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mirage_jax.distributed.collectives import Traffic, read_collectives
+from mirage_jax.distributed.collectives import Traffic, added, read_collectives
 from mirage_jax.distributed.targets import Target
 from mirage_jax.estimate import size_text
 from mirage_jax.geometry.camera import Camera
@@ -120,6 +120,21 @@ class MemoryPlan:
         """Whether that is no more than a device has."""
         return self.bytes_per_device <= self.target.chip.memory
 
+    def collectives(self) -> dict[str, Traffic]:
+        """Return the traffic of one write and one read, by kind."""
+        return added([(program.collectives, 1) for program in self.programs.values()])
+
+    @property
+    def step_seconds_bound(self) -> float | None:
+        """What one write and one read send takes at least; None where that is not known.
+
+        Bytes that pass through a device's memory are not in it: they depend on what is seen.
+        """
+        rate = self.target.chip.link_rate
+        if rate is None or not self.programs:
+            return None
+        return sum(traffic.sent for traffic in self.collectives().values()) / rate
+
     @property
     def nearest(self) -> int:
         """How many such devices it is estimated to fit on: these, or twice, four times ... them."""
@@ -135,7 +150,9 @@ class MemoryPlan:
         return {
             "what": "memory",
             "target": self.target.name,
+            "device": self.target.kind,
             "devices": self.target.devices,
+            "compiled": bool(self.programs),
             "rows": rows,
             "rows_per_device": rows // self.target.devices,
             "token_dtype": self.config.token_dtype,
@@ -143,7 +160,11 @@ class MemoryPlan:
             "fits": self.fits,
             "nearest_devices_that_fit": self.nearest,
             "bytes_per_device": self.bytes_per_device,
+            "memory": self.target.chip.memory,
             "bytes": self.tables,
+            "step_seconds_bound": self.step_seconds_bound,
+            "mfu_bound": None,  # there are no products
+            "collectives": {k: dataclasses.asdict(v) for k, v in self.collectives().items()},
             "programs": {
                 name: dataclasses.asdict(program) | {"over_stored_rows": program.beyond(limit)}
                 for name, program in self.programs.items()
@@ -155,14 +176,14 @@ class MemoryPlan:
         rows = self.config.rows * self.config.partitions
         lines = [
             f"memory of {rows:.3g} rows ({self.config.token_dtype} tokens of "
-            f"{self.config.channels}) on {self.target.name}: {rows // self.target.devices} rows a "
+            f"{self.config.channels}) on {self.target.label}: {rows // self.target.devices} rows a "
             "device",
         ]
         lines += [f"  {size_text(size):>10}  {name}" for name, size in self.tables.items() if size]
         for name, program in self.programs.items():
             lines += self._program_lines(name, program)
         verdict = "fits" if self.fits else "does NOT fit"
-        has = size_text(self.target.chip.memory)
+        has = size_text(self.target.chip.memory) + self.target.memory_note
         lines.append(f"  {size_text(self.bytes_per_device):>10}  a device, {verdict} its {has}")
         if not self.fits:
             lines.append(f"  estimated to fit on {self.nearest} devices")

@@ -3,7 +3,8 @@
 Conventions: candidates divide rows, heads, tokens and widths evenly; those that divide a sequence
 least come first, since that costs no exchange of heads. Weights are divided among no more devices
 than leaves each a part worth sending; beyond, `data` repeats them, so that what a device gathers
-does not grow with the number of devices. Estimates are those of
+does not grow with the number of devices. Rollouts have no gradients to share and read all weights
+at every solver step, so theirs are divided as little as fits. Estimates are those of
 `mirage_jax/estimate.py`, spread over the axes that divide them.
 
 Read next: `report.py`.
@@ -32,12 +33,16 @@ def candidates(world: WorldConfig, stage: str, devices: int) -> Iterator[dict[st
 
 
 def _dividing(world: WorldConfig, rows: int, devices: int) -> Iterator[dict[str, int]]:
-    """Yield the meshes that divide so many rows; 0 are as many as there are places for."""
+    """Yield the meshes that divide so many rows; 0 are as many as there are places for.
+
+    Rows that are given are those of training.
+    """
     inner_sizes = _divisors(devices)
     for narrow in (False, True):
         for inner in inner_sizes:
             for tensor in _divisors(inner):
-                for fsdp in reversed(_divisors(devices // inner)):
+                shares = _divisors(devices // inner)
+                for fsdp in reversed(shares) if rows else shares:
                     sizes = (devices // (inner * fsdp), fsdp, inner // tensor, tensor)
                     mesh = dict(zip(AXES, sizes, strict=True))
                     if _divides(world, rows, mesh) and _is_narrow(world, mesh) == narrow:
@@ -109,9 +114,8 @@ def nearest_that_fits(world: WorldConfig, stage: str, devices: int, memory: floa
         for clips in (batch * more for more in doubled if more <= times):
             fed = replace(world, {f"{stage}_train.batch": clips})
             if mesh := first_that_fits(fed, stage, times * devices, memory):
-                axes = " ".join(f"{name}={size}" for name, size in mesh.items() if size > 1)
                 count = f"{times * devices} devices, " if times > 1 else ""
-                return count + (f"batch {clips}, " if clips != batch else "") + axes
+                return count + (f"batch {clips}, " if clips != batch else "") + _axes(mesh)
     return ""
 
 
@@ -147,6 +151,20 @@ def rollout_mesh(world: WorldConfig, devices: int, memory: float) -> dict[str, i
         )
     fitting = (m for m in found if sum(rollout_bytes(world, m).values()) <= memory)
     return next(fitting, found[0])
+
+
+def nearest_for_rollouts(world: WorldConfig, devices: int, memory: float) -> str:
+    """Say which mesh rollouts are estimated to fit on: see `nearest_that_fits`."""
+    for times in (2**n for n in range(7)):
+        for mesh in _dividing(world, 0, times * devices):
+            if sum(rollout_bytes(world, mesh).values()) <= memory:
+                count = f"{times * devices} devices, " if times > 1 else ""
+                return count + _axes(mesh)
+    return ""
+
+
+def _axes(mesh: dict[str, int]) -> str:
+    return " ".join(f"{name}={size}" for name, size in mesh.items() if size > 1)
 
 
 def _of_config(world: WorldConfig, devices: int) -> dict[str, int]:

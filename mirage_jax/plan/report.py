@@ -3,7 +3,7 @@
 Conventions: the bound on a step's time is the largest of four: operations at the chip's peak, the
 bytes that must pass through its memory, and those it must send, each as if the others cost nothing.
 Utilisation counts the operations of the model alone, not what is computed again. Bounds are not
-predictions: a real step is slower.
+predictions: a real step is slower. Devices whose peak is not known have none: nothing is made up.
 
 Read next: `steps.py`, `mirage_jax/cli/plan.py`.
 """
@@ -70,27 +70,32 @@ class Plan:
         return not self.failed and self.bytes_per_device <= self.target.chip.memory
 
     def seconds(self) -> dict[str, float]:
-        """Return what each resource needs at least for one run of the program."""
-        chip, devices = self.target.chip, self.target.devices
-        found = {
-            "operations": self.load.executed / devices / chip.flops,
-            "memory": self.load.weight_bytes / chip.memory_rate,
+        """Return what each resource, of known rate, needs at least for one run of the program."""
+        compiled = self.compiled
+        sent = sum(t.sent for t in compiled.collectives.values()) if compiled else None
+        asked = {
+            "operations": (self.load.executed / self.target.devices, self.target.chip.flops),
+            "memory": (self.load.weight_bytes, self.target.chip.memory_rate),
+            "links": (sent, self.target.chip.link_rate),
         }
-        if self.compiled:
-            sent = sum(traffic.sent for traffic in self.compiled.collectives.values())
-            found["links"] = sent / chip.link_rate
-        return found
+        return {
+            name: amount / rate
+            for name, (amount, rate) in asked.items()
+            if rate is not None and amount is not None
+        }
 
     @property
-    def step_seconds_bound(self) -> float:
-        """The largest of them."""
-        return max(self.seconds().values())
+    def step_seconds_bound(self) -> float | None:
+        """The largest of them; None where the devices' peak is not known."""
+        return None if self.target.chip.flops is None else max(self.seconds().values())
 
     @property
-    def mfu_bound(self) -> float:
+    def mfu_bound(self) -> float | None:
         """The model's share of the operations that the devices could do in that time."""
-        could = self.step_seconds_bound * self.target.devices * self.target.chip.flops
-        return self.load.model / could
+        seconds, flops = self.step_seconds_bound, self.target.chip.flops
+        if seconds is None or flops is None:
+            return None
+        return self.load.model / (seconds * self.target.devices * flops)
 
     def remembering(self) -> dict[str, float]:
         """Return the share of operations and bytes that the latent memory takes, at most."""
@@ -110,11 +115,14 @@ class Plan:
         return {
             "what": self.what,
             "target": self.target.name,
+            "device": self.target.kind,
+            "devices": self.target.devices,
             "mesh": self.mesh,
             "batch": self.batch,
             "compiled": compiled is not None,
             "fits": self.fits,
             "bytes_per_device": self.bytes_per_device,
+            "memory": self.target.chip.memory,
             "bytes": sizes or self.estimated_bytes,
             "step_seconds_bound": self.step_seconds_bound,
             "seconds": self.seconds(),
@@ -123,6 +131,7 @@ class Plan:
             "bytes_accessed": compiled.accessed if compiled else None,
             "latent_memory_share": self.remembering(),
             "collectives": {k: dataclasses.asdict(v) for k, v in collectives.items()},
+            "temporaries": dict(compiled.temporaries) if compiled else {},
             "left_whole": compiled.left_whole if compiled else [],
             "compile_seconds": compiled.seconds if compiled else None,
             "failed": self.failed,
@@ -134,7 +143,7 @@ class Plan:
         mesh = " ".join(f"{k}={v}" for k, v in self.mesh.items() if v > 1) or "one device"
         how = f"compiled in {self.compiled.seconds:.0f} s" if self.compiled else "estimated"
         lines = [
-            f"{self.what} on {self.target.name}: {mesh}, batch {self.batch}, {how}",
+            f"{self.what} on {self.target.label}: {mesh}, batch {self.batch}, {how}",
             *self._byte_lines(),
         ]
         lines += [f"  left whole: {line}" for line in (self.compiled or _NOTHING).left_whole]
@@ -149,12 +158,20 @@ class Plan:
                 f"  {accessed:>10}  read and written a device; of that the latent memory at most "
                 f"{share['bytes']:.2%}, of operations {share['operations']:.2%}"
             )
-        bounds = ", ".join(f"{name} {value:.3f}" for name, value in self.seconds().items())
-        lines.append(
-            f"  {self.load.model:.3g} operations, {self.load.executed:.3g} executed; at least "
-            f"{self.step_seconds_bound:.3f} s ({bounds}), utilisation at most {self.mfu_bound:.0%}"
-        )
+        lines.append(f"  {self.load.model:.3g} operations, {self._bound_text()}")
         return "\n".join(lines)
+
+    def _bound_text(self) -> str:
+        """Say what is executed, how long it takes at least, and what binds it."""
+        executed = f"{self.load.executed:.3g} executed"
+        if self.step_seconds_bound is None or self.mfu_bound is None:
+            kind = self.target.kind
+            return f"{executed}; time and utilisation unknown, as is the peak of {kind!r} devices"
+        bounds = ", ".join(f"{name} {value:.3f}" for name, value in self.seconds().items())
+        return (
+            f"{executed}; at least {self.step_seconds_bound:.3f} s ({bounds}), utilisation at most "
+            f"{self.mfu_bound:.0%}"
+        )
 
     def _byte_lines(self) -> list[str]:
         compiled, has = self.compiled, self.target.chip.memory
@@ -162,9 +179,13 @@ class Plan:
         if compiled:
             sizes = {**compiled.held, "activations and other temporaries": compiled.temporary}
         lines = [f"  {size_text(size):>10}  {name}" for name, size in sizes.items() if size]
+        if compiled and compiled.temporaries:
+            parts = (f"{name} {size_text(size)}" for name, size in compiled.temporaries.items())
+            lines.append(f"{'':12}  one after the other: {', '.join(parts)}")
         verdict = "fits" if self.fits else "does NOT fit"
         lines.append(
-            f"  {size_text(self.bytes_per_device):>10}  a device, {verdict} its {size_text(has)}"
+            f"  {size_text(self.bytes_per_device):>10}  a device, {verdict} its "
+            f"{size_text(has)}{self.target.memory_note}"
         )
         if self.failed:
             lines.append(f"  compiling failed: {self.failed}")

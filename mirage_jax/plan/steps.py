@@ -1,9 +1,9 @@
-"""The training step and the chunk of a rollout, compiled for a mesh without any array being made.
+"""The training step, compiled for a mesh without any array being made.
 
-Conventions: both are the very functions that training and rollout run, blocks stacked and scanned.
-Batches are described by `batch_shapes`, which a test compares with a drawn one.
+Conventions: it is the very function that training runs, blocks stacked and scanned. Batches are
+described by `batch_shapes`, which a test compares with a drawn one.
 
-Read next: `mirage_jax/train/step.py`, `mirage_jax/rollout/chunk.py`, `report.py`.
+Read next: `mirage_jax/train/step.py`, `chunks.py` (rollouts), `report.py`.
 """
 
 from __future__ import annotations
@@ -11,25 +11,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
-from mirage_jax import world_model
 from mirage_jax.distributed.axes import left_whole
 from mirage_jax.distributed.collectives import Traffic, read_collectives
 from mirage_jax.estimate import TEXT_TOKENS
-from mirage_jax.geometry.camera import Camera
 from mirage_jax.models import functional
 from mirage_jax.models.codec import CodecConfig
-from mirage_jax.plan.decoding import decoding
 from mirage_jax.plan.shares import Cost, Turns, count
-from mirage_jax.rollout.chunk import ChunkSteps, Shown
 from mirage_jax.train import tuning
 from mirage_jax.train.config import WorldConfig
 from mirage_jax.train.denoiser_stage import DenoiserObjective
@@ -53,6 +48,7 @@ class Compiled:
         left_whole: large parameters that are not divided, by name.
         accessed: bytes read from and written to a device's memory in one run, by count.
         remembering: what writing and reading the latent memory is of that, at most.
+        temporaries: of each of several programs that run in turn; empty for one.
     """
 
     held: dict[str, int]
@@ -62,6 +58,7 @@ class Compiled:
     left_whole: list[str]
     accessed: float = 0.0
     remembering: Cost = Cost(0.0, 0.0)
+    temporaries: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -129,7 +126,7 @@ def compile_training(world: WorldConfig, stage: str, mesh: Mesh) -> Compiled:
         ValueError: if the mesh does not divide what it is to divide.
     """
     config = world.denoiser_stage(stage)
-    objective = DenoiserObjective(world, _blank_codec(world), None, None, name=stage)  # type: ignore[arg-type]
+    objective = DenoiserObjective(world, blank_codec(world), None, None, name=stage)  # type: ignore[arg-type]
     placement = Placement(mesh, world.mesh.whole_below)
     trained, fixed = tuning.abstract_split(world, config)
     axes = tuning.logical_axes(world, config)
@@ -154,119 +151,20 @@ def compile_training(world: WorldConfig, stage: str, mesh: Mesh) -> Compiled:
     sized = with_memory_for(world, config.windows.memory_frames)
     memories = config.batch // (mesh.shape["data"] * mesh.shape["fsdp"])
     described = Described(sized, held, whole, memories)
-    return _compile(mesh, step.lower, (state, fixed, batch), described)
+    return compile_program(mesh, step.lower, (state, fixed, batch), described)
 
 
-def compile_rollout(world: WorldConfig, mesh: Mesh) -> Compiled:
-    """Compile a chunk of rollouts side by side, as many as `data` and `fsdp` have devices.
-
-    The chunk is a later one without references: look into memory, all solver steps, write what was
-    made, decode it. Depth comes from outside. The two programs run one after the other.
-    """
-    made = _compile_making(world, mesh)
-    decoded, times = _compile_decoding(world, mesh)
-    return _in_turn(made, decoded, times)
-
-
-def _compile_making(world: WorldConfig, mesh: Mesh) -> Compiled:
-    """Compile everything of a chunk but decoding, as one program."""
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
-    placement = Placement(mesh, world.mesh.whole_below)
-    models = {"denoiser": world.denoiser, "learned_read": world.learned_read}
-    shapes = {k: functional.abstract_params(c) for k, c in models.items() if c is not None}
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), shapes)
-    axes = {k: functional.logical_axes(c) for k, c in models.items() if c is not None}
-    params = placed_like(shapes, placement.parameters(axes, shapes))
-    memory = jax.eval_shape(lambda: world_model.empty_memory(world, rows))
-    arguments = _placed_rows((memory, *_chunk_shapes(world, rows)), rows, mesh)
-    steps = ChunkSteps(world)  # type: ignore[arg-type]
-    codec = _blank_codec(world).params
-
-    def chunk(params, memory, cameras, shown, noise, depth, keep, written):
-        params = params | {"codec": codec}
-        _, inputs = steps.look(params, memory, cameras, shown)
-        latents = steps.generate(params, inputs, noise)
-        return latents, steps.remember(memory, latents, depth, keep, written, 0)
-
-    jitted = jax.jit(chunk, donate_argnums=1)
-    held = {"parameters": params, "latent memory": arguments[0], "chunk": arguments[1:]}
-    return _compile(mesh, jitted.lower, (params, *arguments), Described(world, held, []))
-
-
-def _compile_decoding(world: WorldConfig, mesh: Mesh) -> tuple[Compiled, int]:
-    """Compile what decodes a chunk's latents; return it, and how often it runs."""
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
-    decode = decoding(world, rows)
-    placement = Placement(mesh, world.mesh.whole_below)
-    params = placed_like(
-        decode.params, placement.parameters(functional.logical_axes(world.codec), decode.params)
-    )
-    arrays = _placed_rows(decode.arrays, rows, mesh)
-    held = {"codec parameters": params, "decoder": arrays}
-    compiled = _compile(mesh, decode.program.lower, (params, *arrays), Described(world, held, []))
-    return compiled, decode.times
-
-
-def _in_turn(first: Compiled, second: Compiled, times: int) -> Compiled:
-    """Return two programs as one: all that is held, and temporaries of the larger."""
-    sent = {kind: dataclasses.replace(traffic) for kind, traffic in first.collectives.items()}
-    for kind, traffic in second.collectives.items():
-        total = sent.setdefault(kind, Traffic())
-        total.count += times * traffic.count
-        total.bytes += times * traffic.bytes
-        total.sent += times * traffic.sent
-    return Compiled(
-        held=first.held | second.held,
-        temporary=max(first.temporary, second.temporary),
-        collectives=sent,
-        seconds=first.seconds + second.seconds,
-        left_whole=first.left_whole,
-        accessed=first.accessed + times * second.accessed,
-        remembering=first.remembering,
-    )
-
-
-def _chunk_shapes(world: WorldConfig, rows: int) -> tuple[Any, ...]:
-    """Return cameras, what is shown, noise, depth, keep, and the cameras of what is written."""
-    chunk, grid, c = world.chunk, world.grid_hw, world.denoiser.latent_channels
-    target, frames = chunk.latent_frames, chunk.latent_frames + chunk.preceding
-
-    def real(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *shape), np.float32)
-
-    text = real(TEXT_TOKENS, world.denoiser.text_width) if world.denoiser.text_width else None
-    score = None
-    if world.condition.score:
-        score = jax.ShapeDtypeStruct((frames, *grid, world.condition.score), np.float32)
-    guided = world.sampling.guidance != 1.0
-    shown = Shown(
-        first=real(*grid, c),
-        preceding=real(chunk.preceding, *grid, c),
-        score=score,
-        text=text,
-        negative=text if guided else None,
-    )
-    keep = jax.ShapeDtypeStruct((rows, target, *grid), np.bool_)
-    cameras = Camera(real(frames, 4, 4), real(frames, 3, 3))
-    written = Camera(real(target, 4, 4), real(target, 3, 3))
-    return cameras, shown, real(target, *grid, c), real(target, *grid), keep, written
-
-
-def _placed_rows(tree: Any, rows: int, mesh: Mesh) -> Any:
-    """Divide the rows of every array that has them; the constant condition has none."""
-    divided, whole = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P())
-
-    def one(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        shared = any(getattr(part, "name", "") == "score" for part in path)
-        sharding = whole if shared else divided
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree_util.tree_map_with_path(one, tree)
-
-
-def _compile(
+def compile_program(
     mesh: Mesh, lower: Callable[..., Any], arguments: Any, described: Described
 ) -> Compiled:
+    """Compile for a mesh.
+
+    Args:
+        mesh: it is set meanwhile.
+        lower: of a jitted function.
+        arguments: abstract arrays that carry shardings.
+        described: what is said of the program.
+    """
     since = time.monotonic()
     with jax.set_mesh(mesh):
         compiled = lower(*arguments).compile()
@@ -299,7 +197,7 @@ def bytes_on_one_device(tree: Any) -> int:
     )
 
 
-def _blank_codec(world: WorldConfig) -> CodecWeights:
+def blank_codec(world: WorldConfig) -> CodecWeights:
     """Return the small codec with zeros for weights; a large one is no part of the step."""
     if not isinstance(world.codec, CodecConfig):
         return CodecWeights(world.codec, {}, "")

@@ -128,11 +128,15 @@ def decoder(codec: Any) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def piece_decoder(codec: AutoencoderConfig) -> Any:
-    """Return the jitted function (params, latents, past) -> (frames, past) of an autoencoder."""
+    """Return the jitted function (params, latents, past) -> (frames, past) of an autoencoder.
+
+    The past is used up: that of the next piece takes its place.
+    """
     return jax.jit(
         lambda params, latents, past: functional.apply(
             codec, params, latents, past, method="decode_piece"
-        )
+        ),
+        donate_argnums=2,
     )
 
 

@@ -12,6 +12,7 @@ from tiny_autoencoder import FAMILIES, TINY, clip, jit, random_params
 
 from mirage_jax.models import functional
 from mirage_jax.models.autoencoder import AutoencoderConfig
+from mirage_jax.models.autoencoder_blocks import Stream
 from mirage_jax.models.autoencoder_pieces import decode_pieces, encode_pieces
 from mirage_jax.models.convert.autoencoder import LatentStatistics, params_from_release
 
@@ -117,3 +118,29 @@ def test_memory_of_a_piece_is_that_of_a_piece_whatever_went_before(method, first
 def test_a_video_that_does_not_fill_its_groups_is_refused(frames):
     with pytest.raises(ValueError, match="later piece of video.*4n"):
         joined(encode_pieces(TINY, random_params(TINY), [clip(frames)]))
+
+
+@pytest.mark.parametrize("family", ["wan21", "wan22"])
+def test_stages_that_run_frame_by_frame_give_those_of_all_frames_in_less_memory(
+    family, monkeypatch
+):
+    config, params = FAMILIES[family], random_params(FAMILIES[family])
+    rng = np.random.default_rng(3)
+    latents = rng.normal(size=(1, 4, 8, 8, config.latent_channels)).astype(np.float32)
+
+    def compiled():
+        def step(params, x, past):
+            return functional.apply(config, params, x, past, method="decode_piece")
+
+        _, past = jit(step)(params, latents[:, :1], None)
+        later = jit(step).lower(params, latents[:, 1:], past).compile()
+        frames, left = later(params, latents[:, 1:], past)
+        return frames, left, later.memory_analysis().temp_size_in_bytes
+
+    frames, left, size = compiled()
+    monkeypatch.setattr(Stream, "frame_by_frame", lambda self, layers, x: layers(x, self))
+    expected, expected_left, at_once = compiled()
+    assert_same(np.asarray(frames), np.asarray(expected))
+    for mine, other in zip(left, expected_left, strict=True):
+        assert_same(np.asarray(mine), np.asarray(other))
+    assert size < 0.7 * at_once

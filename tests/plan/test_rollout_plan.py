@@ -41,8 +41,11 @@ def test_a_chunk_compiled_for_eight_devices_holds_what_it_is_made_of():
     assert many["bytes"]["parameters"] < one["bytes"]["parameters"] / 3
     assert many["bytes"]["latent memory"] == one["bytes"]["latent memory"]
     assert many["bytes"]["decoder"] == one["bytes"]["decoder"]
+    assert many["bytes"]["codec parameters"] == one["bytes"]["codec parameters"]
+    assert set(one["temporaries"]) == {"the start", "a chunk's latents", "decoding"}
+    assert one["bytes"]["temporary"] == max(one["temporaries"].values())
     assert one["collectives"] == {}
-    # Two devices of a row exchange heads; decoding gathers weights once more.
+    # Two devices of a row exchange heads; weights are gathered at every solver step.
     assert many["collectives"]["all-to-all"]["sent"] > 0
     assert many["collectives"]["all-gather"]["sent"] > many["bytes"]["parameters"]
 
@@ -76,15 +79,25 @@ def test_operations_of_decoding_are_at_least_those_of_its_products():
     assert least < counted < 400 * least
 
 
-def test_a_rollout_takes_the_mesh_with_most_rollouts_that_fits():
+def test_a_rollout_divides_its_weights_as_little_as_fits():
     config, target = world("wan5b.py:release"), parse_target("v5p:4x4x4")
     sizes = meshes.rollout_mesh(config, target.devices, target.chip.memory)
-    assert sizes == {"data": 1, "fsdp": 64, "context": 1, "tensor": 1}
+    assert sizes == {"data": 64, "fsdp": 1, "context": 1, "tensor": 1}
     tight = sum(meshes.rollout_bytes(config, sizes).values()) - 1
     other = meshes.rollout_mesh(config, target.devices, tight)
-    assert other["context"] * other["tensor"] > 1
+    assert other == {"data": 32, "fsdp": 2, "context": 1, "tensor": 1}
     assert sum(meshes.rollout_bytes(config, other).values()) <= tight
     assert make.plan_rollout(config, target, None).batch == 64
+
+
+def test_rollouts_that_do_not_fit_name_the_mesh_that_does():
+    config, target = world("wan5b.py:release"), parse_target("v6e:2x2")
+    given = {"data": 4, "fsdp": 1, "context": 1, "tensor": 1}
+    plan = make.plan_rollout(config, target, None, given)
+    assert not plan.fits
+    assert plan.hint == "fsdp=4"
+    assert make.plan_rollout(config, target, None, given | {"data": 1, "fsdp": 4}).fits
+    assert meshes.nearest_for_rollouts(config, 4, 1e6) == ""
 
 
 def test_the_command_plans_the_rollout_alone_and_ends_with_its_json():
