@@ -20,7 +20,7 @@ from mirage_jax import atomic
 from mirage_jax.eval import anchors
 from mirage_jax.eval.bootstrap import Interval, gain
 from mirage_jax.eval.metric_names import METRICS
-from mirage_jax.eval.protocols import Protocol
+from mirage_jax.eval.protocols import Protocol, described
 from mirage_jax.eval.report import jsonable
 from mirage_jax.eval.results import ResultFile
 from mirage_jax.eval.run_protocol import RunOptions, run_protocols, system_names, video_path
@@ -163,7 +163,7 @@ def _markdown(
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     sizes = "; ".join(
         f"{p.name}: {p.setting.items} scenes of {p.setting.frames} frames, seeds "
-        f"{', '.join(map(str, p.setting.seeds))}"
+        f"{', '.join(map(str, p.setting.seeds))}{described(p)}"
         for p in protocols
     )
     told = [f"- `{name}`: {SYSTEMS[name].description}." for name in rows if name in SYSTEMS]

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from mirage_jax.eval.protocols import Item, picture_sum
+from mirage_jax.eval.protocols import Item, Protocol, picture_sum
 from mirage_jax.eval.views import clip_scene
 from mirage_jax.geometry.camera import Camera, index_camera
+from mirage_jax.geometry.trajectories import TrajectoryOptions, trajectory
+from mirage_jax.rollout.paths import typical_depth
 from mirage_jax.rollout.scene import Scene
 from mirage_jax.world_model import FAR
 
@@ -97,3 +99,37 @@ def recorded_case(clip: Mapping[str, Any], item: Item, frames: int) -> Case:
         solid=(depths > 0) & (depths < FAR) & ~moving & ~sprite,
         moving=moving,
     )
+
+
+def case_of(clip: Mapping[str, Any], protocol: Protocol, item: Item, place: int) -> Case:
+    """Return the case of an item: along its recorded path, or along a closed one for revisit.
+
+    Args:
+        clip: of the item.
+        protocol: whose frames and path it has.
+        item: which.
+        place: in the list; every second closed path is mirrored.
+    """
+    if protocol.name != "revisit":
+        return recorded_case(clip, item, protocol.setting.frames)
+    scene = clip_scene(clip, item.frame, item.name)
+    cameras = closed_laps(scene, protocol, mirror=bool(place % 2))
+    # What stands still looks the same at every return; the recording does not go there.
+    held = np.broadcast_to(scene.image, (len(cameras.cam_to_world), *scene.image.shape))
+    return Case(item=item, scene=scene, cameras=cameras, truth=held)
+
+
+def closed_laps(scene: Any, protocol: Protocol, mirror: bool) -> Camera:
+    """Return the closed path of a scene, walked as often as the setting says."""
+    setting = protocol.setting
+    lap = trajectory(
+        setting.path,
+        scene.camera,
+        setting.frames,
+        typical_depth(scene),
+        TrajectoryOptions(mirror=mirror, hw=scene.depth.shape),
+    )
+    order = np.concatenate(
+        [np.arange(setting.frames), *[np.arange(1, setting.frames)] * (setting.laps - 1)]
+    )
+    return Camera(*(np.asarray(leaf)[order] for leaf in lap))

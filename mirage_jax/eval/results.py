@@ -9,6 +9,7 @@ Read next: `mirage_jax/eval/summary.py`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -84,6 +85,12 @@ class ResultFile:
             file.write("".join(lines).encode())
             file.flush()
             os.fsync(file.fileno())
+
+    def only(self, keys: Iterable[tuple[str, str, int]]) -> ResultFile:
+        """Return the results of some scenes, systems and seeds, for tables; the file stays."""
+        found = copy.copy(self)
+        found.records = {key: self.records[key] for key in keys if key in self.records}
+        return found
 
     def of_system(self, system: str) -> list[Record]:
         """Return a system's records in the order of scenes and seeds."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mirage_jax.eval import anchors
-from mirage_jax.eval.cases import Case, read_clip, recorded_case
+from mirage_jax.eval.cases import Case, case_of, read_clip
 from mirage_jax.eval.judges import Judges, Nets, Task, answer
 from mirage_jax.eval.pixel_caches import PathDepth
 from mirage_jax.eval.progress import Progress, Work
@@ -31,10 +31,8 @@ from mirage_jax.eval.protocols import Item, Protocol
 from mirage_jax.eval.results import Record, ResultFile, fingerprint
 from mirage_jax.eval.scores import Score
 from mirage_jax.eval.systems import SYSTEMS, run_system
-from mirage_jax.eval.views import clip_scene, stack_starts
-from mirage_jax.geometry.camera import Camera, stack_cameras
-from mirage_jax.geometry.trajectories import TrajectoryOptions, trajectory
-from mirage_jax.rollout.paths import typical_depth
+from mirage_jax.eval.views import stack_starts
+from mirage_jax.geometry.camera import stack_cameras
 from mirage_jax.rollout.plan import plan_chunks
 from mirage_jax.rollout.world import World, WorldSpec
 
@@ -101,7 +99,8 @@ def run_protocols(
         options: where to, and what else.
 
     Returns:
-        All results of this world and each protocol.
+        The results of each protocol that were asked for: files may hold those of more scenes,
+        seeds and systems, which would not be of the same scenes.
 
     Raises:
         ValueError: the data set or the world does not fit a protocol.
@@ -109,7 +108,7 @@ def run_protocols(
     targets = [_target(world, protocol, options) for protocol in protocols]
     jobs = list(_jobs(world, targets))
     if not jobs:
-        return [target.results for target in targets]
+        return [_asked(world, target) for target in targets]
     progress = Progress([work for job in jobs for work in job.work()], options.say)
     judges = Judges(options.workers, options.nets)
     try:
@@ -128,7 +127,7 @@ def run_protocols(
     finally:
         judges.close()
     progress.end()
-    return [target.results for target in targets]
+    return [_asked(world, target) for target in targets]
 
 
 class _Target(NamedTuple):
@@ -265,6 +264,12 @@ def _rows(world: World, target: _Target) -> list[_Row]:
     return rows + [_Row(name, seed) for name in names for seed in target.protocol.setting.seeds]
 
 
+def _asked(world: World, target: _Target) -> ResultFile:
+    """Return the results of the scenes, systems and seeds of a protocol's setting."""
+    items = target.protocol.items[: target.protocol.setting.items]
+    return target.results.only((item.name, *row) for row in _rows(world, target) for item in items)
+
+
 class _Batch:
     """The scenes of one batch, and what makes their videos."""
 
@@ -281,7 +286,7 @@ class _Batch:
         self._tasks: dict[str, list[Task]] = {}
         for target in job.targets:
             cases = [
-                _case(clip, target.protocol, item, job.first + i)
+                case_of(clip, target.protocol, item, job.first + i)
                 for i, (clip, item) in enumerate(zip(read, items, strict=True))
             ]
             chunks = plan_chunks(len(cases[0].truth), world.spec.chunk)
@@ -363,32 +368,6 @@ def _path_depth(cases: Sequence[Case]) -> PathDepth:
     """Return the recorded depth of the paths, and what stands still there."""
     depths, moving = zip(*((case.depths, case.moving) for case in cases), strict=True)
     return PathDepth(np.stack(depths), ~np.stack(moving))
-
-
-def _case(clip: Mapping[str, Any], protocol: Protocol, item: Item, place: int) -> Case:
-    if protocol.name != "revisit":
-        return recorded_case(clip, item, protocol.setting.frames)
-    scene = clip_scene(clip, item.frame, item.name)
-    cameras = closed_laps(scene, protocol, mirror=bool(place % 2))
-    # What stands still looks the same at every return; the recording does not go there.
-    held = np.broadcast_to(scene.image, (len(cameras.cam_to_world), *scene.image.shape))
-    return Case(item=item, scene=scene, cameras=cameras, truth=held)
-
-
-def closed_laps(scene: Any, protocol: Protocol, mirror: bool) -> Camera:
-    """Return the closed path of a scene, walked as often as the setting says."""
-    setting = protocol.setting
-    lap = trajectory(
-        setting.path,
-        scene.camera,
-        setting.frames,
-        typical_depth(scene),
-        TrajectoryOptions(mirror=mirror, hw=scene.depth.shape),
-    )
-    order = np.concatenate(
-        [np.arange(setting.frames), *[np.arange(1, setting.frames)] * (setting.laps - 1)]
-    )
-    return Camera(*(np.asarray(leaf)[order] for leaf in lap))
 
 
 def video_path(folder: Path, item: str, system: str) -> Path:

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mirage_jax import atomic
-from mirage_jax.eval.protocols import Protocol
+from mirage_jax.eval.protocols import Protocol, described
+from mirage_jax.eval.results import ResultFile
 from mirage_jax.eval.run_protocol import RunOptions, run_protocols
-from mirage_jax.eval.summary import gains_over, markdown, summarize
+from mirage_jax.eval.summary import Summary, gains_over, markdown, summarize
 from mirage_jax.eval.write_results import device, versions, write_results
 from mirage_jax.rollout.world import World
 
@@ -48,12 +49,7 @@ def run_all(
         values[protocol.name] = write_results(results, protocol, folder, dict(facts))
         summary = summarize(results)
         found.append(Found(protocol, results, summary))
-        setting = protocol.setting
-        seeds = ", ".join(map(str, setting.seeds))
-        texts.append(
-            f"## {protocol.name}\n\n{setting.items} scenes of {setting.frames} frames, seeds "
-            f"{seeds}.\n\n{markdown(protocol, summary, gains_over(results, protocol.name))}\n"
-        )
+        texts.append(_section(protocol, results, summary))
     told = {
         **facts,
         "settings": {p.name: dataclasses.asdict(p.setting) for p in protocols},
@@ -72,3 +68,13 @@ def run_all(
     for name, text in files.items():
         atomic.write_text(options.folder / name, text)
     return values
+
+
+def _section(protocol: Protocol, results: ResultFile, summary: Summary) -> str:
+    setting = protocol.setting
+    seeds = ", ".join(map(str, setting.seeds))
+    table = markdown(protocol, summary, gains_over(results, protocol.name))
+    return (
+        f"## {protocol.name}\n\n{setting.items} scenes of {setting.frames} frames, seeds {seeds}"
+        f"{described(protocol)}.\n\n{table}\n"
+    )

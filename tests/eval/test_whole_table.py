@@ -79,6 +79,15 @@ def test_protocols_of_the_same_paths_share_their_videos_where_chunks_end_alike(t
     assert all(len(found.records) == 3 * (2 * 2 + 5) for found in results.values())
 
 
+def test_tables_hold_the_scenes_seeds_and_systems_that_were_asked_for(together):
+    folder, results, _ = together
+    asked = _protocols(["nvs"], items=2, seeds=(1,), systems=("latent",))
+    (found,) = run_protocols(tiny_world(), CLIPS, asked, RunOptions(folder))
+    assert len(found.records) == 2 * (1 + 5)
+    assert {(r.seed, r.system) for r in found.of_system("latent")} == {(1, "latent")}
+    assert all(results["nvs"].records[key] == record for key, record in found.records.items())
+
+
 def test_scoring_in_other_processes_gives_the_same_numbers_and_videos(together, tmp_path):
     asked = _protocols(["camera", "motion"])
     run_protocols(tiny_world(), CLIPS, asked, RunOptions(tmp_path, workers=2))

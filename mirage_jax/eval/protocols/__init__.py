@@ -98,6 +98,11 @@ class Protocol:
         return self.name + several + ("_true_depth" if depth == "true" else "")
 
 
+def described(protocol: Protocol) -> str:
+    """Return what a sentence about scenes and seeds adds where depth is the recorded one."""
+    return ", written with recorded depth" if protocol.setting.depth == "true" else ""
+
+
 def load_protocol(name: str, *, quick: bool = False, path: Path | None = None) -> Protocol:
     """Read a protocol's file.
 
