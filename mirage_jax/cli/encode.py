@@ -7,12 +7,14 @@ in `mirage_jax/models/encode_text.py`. `latents` puts those of a data set's clip
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from mirage_jax.cli.data_flags import clips_of
 from mirage_jax.cli.several import joined, processes_option
+from mirage_jax.distributed import exit_codes
 
 # Prompts of one file of a cache: what a stopped command loses at most.
 _GROUP = 256
@@ -143,9 +145,12 @@ def latents(config, weights, data, splits, out, processes) -> None:
 
     Started as several processes, as mirage train is, each encodes its share, on all its devices. A
     file appears when it is whole and those that are there are skipped, so the same command, with
-    any number of processes, goes on where it was stopped. Training refuses latents of other codec
-    weights or of another data set.
+    any number of processes, goes on where it was stopped; after SIGTERM the exit code is 75, on
+    which schedulers are to give it. Training refuses latents of other codec weights or of another
+    data set.
     """
+    import signal
+
     from mirage_jax.train import config as config_lib
 
     world = config_lib.load(config)
@@ -155,6 +160,8 @@ def latents(config, weights, data, splits, out, processes) -> None:
     if not out:
         raise click.UsageError(f"--out: got nothing, and {config} names no data.latents; give one")
     with joined(processes) as report:
+        # Of several processes JAX would take it, and do nothing.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(exit_codes.PREEMPTED))
         from mirage_jax.train import stages
         from mirage_jax.train.given_latents import split_encoding
         from mirage_jax.train.latent_files import encode_missing

@@ -275,9 +275,10 @@ def stored_captions(directory: Path) -> tuple[str, ...]:
 
 
 def origin_of_clip(encoding: Encoding, clip: dict) -> str:
-    """Return what the latents of a clip depend on, a space, and its caption."""
+    """Return what the latents of a clip depend on: after a space, if it has any, its caption."""
     frames = zlib.crc32(np.ascontiguousarray(clip["rgb"]))
-    return f"{encoding.origin(f'{frames:08x}')} {clip.get(CAPTION, NO_PROMPT)}".rstrip()
+    origin, caption = encoding.origin(f"{frames:08x}"), clip.get(CAPTION, NO_PROMPT)
+    return f"{origin} {caption}" if caption else origin
 
 
 def stored_origin(path: Path) -> str | None:

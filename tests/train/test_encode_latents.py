@@ -20,6 +20,7 @@ from mirage_jax.data.clip import ClipShape
 from mirage_jax.data.procedural import ProceduralConfig, render_clip
 from mirage_jax.data.source import open_clips
 from mirage_jax.data.text_cache import TextSpec, add_texts
+from mirage_jax.distributed.exit_codes import PREEMPTED
 from mirage_jax.models import files, functional
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.prng import Purpose, key_for
@@ -152,6 +153,20 @@ def test_two_processes_of_which_one_is_killed_leave_what_one_undisturbed_does(pl
 
     assert "36 of 36 clips (share of process 1 of 2)" in succeeded(place, *launch)
     assert contents(out) == contents(whole)
+
+
+def test_a_process_whose_machine_is_wanted_back_ends_with_the_code_that_says_so(place):
+    command = [sys.executable, str(ROOT / "launch" / "local.py"), "2", "--", *MIRAGE, *ENCODE]
+    with subprocess.Popen([*command, "stopped"], **how(place)) as running:
+        pids = [running.stdout.readline().rsplit(maxsplit=1)[-1] for _ in range(2)]
+        while not (place / "stopped" / "train" / "clip_00001.safetensors").exists():
+            assert running.poll() is None
+            time.sleep(0.001)
+        for pid in pids:
+            os.kill(int(pid), signal.SIGTERM)
+        said = running.stdout.read()
+    assert running.returncode == PREEMPTED, said[-3000:]
+    assert not (place / "stopped" / "train" / "complete.json").exists()
 
 
 def losses(workdir):

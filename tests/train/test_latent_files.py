@@ -184,14 +184,14 @@ def test_frames_beyond_the_bound_are_read_again_and_are_the_same():
 
 
 def test_captions_are_known_without_reading_a_clip_and_a_changed_one_is_noticed(tmp_path, encoded):
-    said = [clip | {"caption": f"room {index}"} for index, clip in enumerate(CLIPS)]
+    said = [clip | {"caption": f"room {index} "} for index, clip in enumerate(CLIPS)]
     encode_split(CODEC, Recording(said), tmp_path)
-    assert stored_captions(tmp_path) == ("room 0", "room 1", "room 2")
+    assert stored_captions(tmp_path) == ("room 0 ", "room 1 ", "room 2 ")
     clips = Recording([said[0], CLIPS[1], said[2]])
     clips.fingerprint = "edited"
     encode_split(CODEC, clips, tmp_path)
     assert encoded == [0, 1, 2, 1]
-    assert stored_captions(tmp_path) == ("room 0", "", "room 2")
+    assert stored_captions(tmp_path) == ("room 0 ", "", "room 2 ")
 
 
 def test_given_latents_are_those_of_the_codec_the_settings_and_every_clip_or_refused(
