@@ -7,8 +7,10 @@
     mirage train --config configs/doom.py:tiny --stage denoiser --workdir runs/doom_tiny
     mirage train --config configs/doom.py:tiny --stage read --workdir runs/doom_tiny
 
-Variants: `tiny` (96x128 pixels, trained on two CPU cores; the shipped weights) and `base` (the same
-world for an accelerator; unmeasured).
+Variants: `tiny` (96x128 pixels, trained on two CPU cores; the shipped weights), `base` (the same
+world for an accelerator; unmeasured), and `wan21` and `wan22`, whose codecs have the shapes of the
+released autoencoders with few channels, for one CPU core: strides, latent channels, causal groups
+and shortcuts are those of Wan2.1 and Wan2.2.
 """
 
 from ml_collections import ConfigDict
@@ -16,8 +18,10 @@ from ml_collections import ConfigDict
 
 def get_config(variant: str = "tiny") -> ConfigDict:
     """Return the values of one variant."""
-    if variant not in ("tiny", "base"):
-        raise ValueError(f"configs/doom.py: got variant {variant!r}, expected tiny or base")
+    if variant not in ("tiny", "base", "wan21", "wan22"):
+        raise ValueError(
+            f"configs/doom.py: got variant {variant!r}, expected tiny, base, wan21 or wan22"
+        )
     config = ConfigDict()
     config.name = f"doom_{variant}"
     config.seed = 0
@@ -26,6 +30,8 @@ def get_config(variant: str = "tiny") -> ConfigDict:
     _set_stages(config)
     if variant == "base":
         _enlarge(config)
+    if variant in _WAN_CODECS:
+        _set_wan_codec(config, variant)
     return config
 
 
@@ -119,6 +125,46 @@ def _set_stages(config: ConfigDict) -> None:
         "flow": {"shift": 5.0, "shared_fraction": 1.0},
         "windows": {"memory_frames": 6, "first_fraction": 0.25, "memory_off": 0.1},
     }
+
+
+_WAN_CODECS = {
+    "wan21": {
+        "latent_channels": 16,
+        "encoder_width": 8,
+        "decoder_width": 8,
+        "multipliers": (1, 2, 8, 8),
+        "blocks": 1,
+        "patch": 1,
+        "shortcuts": False,
+    },
+    "wan22": {
+        "latent_channels": 48,
+        "encoder_width": 16,
+        "decoder_width": 16,
+        "multipliers": (1, 2, 8, 8),
+        "blocks": 1,
+        "patch": 2,
+        "shortcuts": True,
+    },
+}
+
+
+def _set_wan_codec(config: ConfigDict, variant: str) -> None:
+    """Change the values of `tiny` into those of a codec shaped as a released autoencoder."""
+    codec = ConfigDict(_WAN_CODECS[variant])
+    channels = codec.latent_channels
+    config.codec = codec
+    config.codec_train.update(
+        steps=1500, batch=4, learning_rate=2e-3, crop_height=64, crop_width=64, ema_decay=0.99
+    )
+    config.codec_train.update(log_steps=25, validate_steps=250, checkpoint_steps=50)
+    for model in (config.depth_head, config.learned_read, config.denoiser):
+        model.latent_channels = channels
+    config.learned_read.update(patch=16 if variant == "wan22" else 8, corrects=False)
+    config.denoiser.out_channels = channels
+    config.denoiser.condition_channels = channels + 12
+    config.memory.channels = channels
+    config.chunk.temporal_stride = 4
 
 
 def _enlarge(config: ConfigDict) -> None:

@@ -129,7 +129,7 @@ def read(data, split, weights, out, quick, as_json, lpips) -> None:
     import json
     from pathlib import Path
 
-    world, clips = _open(weights, data, split)
+    world, clips = _open(weights, data, split, only=("codec", "learned_read"))
 
     from mirage_jax.eval import report
     from mirage_jax.eval.metrics.lpips import Lpips
@@ -291,7 +291,7 @@ def _run_protocol(name, **given) -> None:
         click.echo(f"look at {folder / 'report.html'}")
 
 
-def _open(weights, data, split):
+def _open(weights, data, split, only=None):
     """Open the world and the clips, clips first because that is quick to fail."""
     from pathlib import Path
 
@@ -300,7 +300,8 @@ def _open(weights, data, split):
     from mirage_jax.rollout import world as world_lib
 
     clips = open_clips(data, split)
-    return world_lib.load_world(Path(weights) if weights else shipped.DEFAULT_WORLD), clips
+    folder = Path(weights) if weights else shipped.DEFAULT_WORLD
+    return world_lib.load_world(folder, only), clips
 
 
 def _show(out, name) -> None:

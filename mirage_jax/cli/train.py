@@ -120,6 +120,8 @@ def command(config, stage, workdir, weights, processes, **flags) -> None:
         if size is not None:
             report(size.text(estimate.device_bytes()))
         given, folder = Path(weights) if weights else None, Path(workdir)
+        if stages.fit_alone(world, stage, folder, report, given):
+            return
         objective = stages.make_objective(world, stage, folder, report, given)
         options = loop.RunOptions(
             folder, flags["minutes"], world.mesh, given, flags["resume"], report, watch

@@ -33,8 +33,12 @@ class LearnedReadConfig:
       feature_channels: channels of the read's geometry features.
       width: channels of the residual blocks.
       blocks: number of residual blocks; the receptive field is 4 * blocks + 3 cells.
-      placed: start from patches placed where they are seen (`patch_read.py`, needs the small
-        codec) instead of from the hole-filled read.
+      placed: start from patches placed where they are seen (`patch_read.py`) instead of from the
+        hole-filled read.
+      patch: side in pixels of the patches, whose linear maps from and to tokens are fitted to the
+        codec and kept here; 0 for the small codec, which has maps of its own.
+      keeps: how far a row may have moved (cells, log scale and radians) until what those maps
+        cannot say of its token is left out; 0 leaves it out at once.
       parts: of a cell each way that show a row of their own to be placed; more than 1 reads memory
         once more, on a grid that much finer.
       corrects: run the network; False returns the start as it is, for weights that add nothing to
@@ -46,6 +50,8 @@ class LearnedReadConfig:
     width: int = 128
     blocks: int = 4
     placed: bool = False
+    patch: int = 0
+    keeps: float = 0.0
     parts: int = 1
     corrects: bool = True
 
@@ -54,6 +60,11 @@ class LearnedReadConfig:
             raise ValueError(
                 f"learned_read.parts: got {self.parts} with placed={self.placed}, expected 1, or "
                 "more with placed=True"
+            )
+        if self.patch < 0 or self.keeps < 0:
+            raise ValueError(
+                f"learned_read.patch, learned_read.keeps: got {self.patch} and {self.keeps}, "
+                "expected 0 or more"
             )
 
     def build(self, rngs: nnx.Rngs) -> LearnedRead:
@@ -79,6 +90,10 @@ class LearnedRead(nnx.Module):
 
     def __init__(self, config: LearnedReadConfig, *, rngs: nnx.Rngs):
         self.corrects = config.corrects
+        if config.patch:
+            pixels = 3 * config.patch**2
+            self.to_pixels = nnx.Linear(config.latent_channels, pixels, rngs=rngs)
+            self.to_tokens = nnx.Linear(pixels, config.latent_channels, rngs=rngs)
         channels = 2 * config.latent_channels + config.feature_channels
         self.embed = nnx.Conv(channels, config.width, (3, 3), rngs=rngs)
         self.blocks = nnx.List([GridBlock(config.width, rngs=rngs) for _ in range(config.blocks)])
@@ -120,11 +135,14 @@ def _rows_only(x: Float[jax.Array, "*n h w d"]) -> Float[jax.Array, "*n h w d"]:
     return constrain(x, "batch", *(None for _ in x.shape[1:])) if x.ndim > 4 else x
 
 
-def exactness(features: Float[jax.Array, "*n h w g"]) -> Float[jax.Array, "*n h w"]:
+def exactness(
+    features: Float[jax.Array, "*n h w g"], within: float = _EXACT_WITHIN
+) -> Float[jax.Array, "*n h w"]:
     """Return how nearly a cell is seen as it was stored: 1 for the same camera, 0 for holes.
 
     Args:
       features: as given to `LearnedRead`; visibility, offset (2), scale and angle come first.
+      within: moves well below this count as none.
     """
-    moved = jnp.sum(jnp.square(features[..., 1:5]), axis=-1) / _EXACT_WITHIN**2
+    moved = jnp.sum(jnp.square(features[..., 1:5]), axis=-1) / within**2
     return features[..., 0] * jnp.exp(-moved)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from mirage_jax import config as config_lib
 from mirage_jax.diffusion.config import SamplingConfig
 from mirage_jax.memory.state import MemoryConfig
-from mirage_jax.models import files
+from mirage_jax.models import files, patch_path
 from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.models.condition import ConditionConfig
@@ -70,6 +70,7 @@ class WorldSpec:
     sampling: SamplingConfig = SamplingConfig()
 
     def __post_init__(self) -> None:
+        patch_path.check(self.codec, self.learned_read)
         stride = self.codec.spatial_stride
         if self.height % stride or self.width % stride:
             raise ValueError(
@@ -110,7 +111,7 @@ def save_world(directory: str | Path, world: World, dtype: str | None = None) ->
         dtype: storage dtype of the weights, e.g. "float16"; None keeps them.
     """
     directory = Path(directory)
-    for name in _models(world.spec):
+    for name in _models(world.spec, list(world.params)):
         path = directory / f"{WEIGHT_FILES[name]}.safetensors"
         files.save_params(path, world.params[name], {"world": world.spec.name}, dtype=dtype)
     save_spec(directory, world.spec)
@@ -140,6 +141,7 @@ def export_world(
     directory: str | Path,
     dtype: str | None = None,
     weights: str | Path | None = None,
+    only: Sequence[str] | None = None,
 ) -> World:
     """Gather the weights that training left in a working folder into a world's folder.
 
@@ -149,6 +151,8 @@ def export_world(
         directory: folder to write.
         dtype: storage dtype of the weights, e.g. "float16".
         weights: folder of given weights, for what the workdir does not hold.
+        only: names of the models to gather; None for all. The folder then serves what needs no
+            others, such as `mirage evaluate read`.
 
     Returns:
         The world, with the weights as they are in `workdir`.
@@ -157,16 +161,18 @@ def export_world(
         FileNotFoundError: a stage has not been trained; all missing files are named.
     """
     folders = [Path(workdir), *([Path(weights)] if weights else [])]
-    world = World(spec=spec, params=_load_params(folders, spec, "--workdir"))
+    params = _load_params(folders, spec, "--workdir", _models(spec, only))
+    world = World(spec=spec, params=params)
     save_world(directory, world, dtype=dtype)
     return world
 
 
-def load_world(directory: str | Path) -> World:
+def load_world(directory: str | Path, only: Sequence[str] | None = None) -> World:
     """Read a world's folder.
 
     Args:
         directory: folder written by `save_world`.
+        only: names of the models to read, for what needs no others; None for all.
 
     Returns:
         The world with its weights.
@@ -177,7 +183,7 @@ def load_world(directory: str | Path) -> World:
     """
     directory = Path(directory)
     spec = load_spec(directory)
-    return World(spec=spec, params=_load_params([directory], spec, "--weights"))
+    return World(spec, _load_params([directory], spec, "--weights", _models(spec, only)))
 
 
 def load_spec(directory: str | Path) -> WorldSpec:
@@ -207,12 +213,14 @@ def load_spec(directory: str | Path) -> WorldSpec:
     return config_lib.from_dict(WorldSpec, values)
 
 
-def _load_params(folders: Sequence[Path], spec: WorldSpec, argument: str) -> dict[str, Any]:
-    """Read the weights of every model, each from the first folder that has it.
+def _load_params(
+    folders: Sequence[Path], spec: WorldSpec, argument: str, models: Sequence[str]
+) -> dict[str, Any]:
+    """Read the weights of models, each from the first folder that has it.
 
     A LoRA is merged into the denoiser. All files that are in no folder are named.
     """
-    names = {name: f"{WEIGHT_FILES[name]}.safetensors" for name in _models(spec)}
+    names = {name: f"{WEIGHT_FILES[name]}.safetensors" for name in models}
     paths = {name: _first_with(folders, file) for name, file in names.items()}
     missing = [names[name] for name, path in paths.items() if path is None]
     if missing:
@@ -227,7 +235,7 @@ def _load_params(folders: Sequence[Path], spec: WorldSpec, argument: str) -> dic
         if path is not None
     }
     lora = _first_with(folders, LORA_FILE)
-    if lora is not None:
+    if lora is not None and "denoiser" in params:
         params["denoiser"] = _with_lora(params["denoiser"], lora)
     return params
 
@@ -252,5 +260,13 @@ def _with_lora(denoiser: Any, path: Path) -> Any:
     return apply_lora(denoiser, files.load_tree(path), scale)
 
 
-def _models(spec: WorldSpec) -> list[str]:
-    return [name for name in WEIGHT_FILES if getattr(spec, name) is not None]
+def _models(spec: WorldSpec, only: Sequence[str] | None = None) -> list[str]:
+    """Return the names of a world's models, or of those of `only` that it has."""
+    unknown = sorted(set(only or ()) - set(WEIGHT_FILES))
+    if unknown:
+        raise ValueError(f"models: got {unknown}, expected some of {list(WEIGHT_FILES)}")
+    return [
+        name
+        for name in WEIGHT_FILES
+        if getattr(spec, name) is not None and (only is None or name in only)
+    ]

@@ -1,8 +1,11 @@
 """Training of the video codec on random crops of random clips.
 
-Loss: squared error plus a little L1 distance of image gradients, in pixels; the linear path starts
-as the principal components of training crops (`models/pca.py`), and validation prints the scores of
-those alone beside the codec's.
+Loss: squared error plus a little L1 distance of image gradients, in pixels. The linear path of the
+small codec starts as the principal components of training crops (`models/pca.py`). An autoencoder
+of the Wan family starts from drawn weights; its posterior is not sampled, and what is exported
+carries the mean and the standard deviation of its latents of training crops, as the released ones
+do, so the config holds both still while it trains. Validation prints the scores of the principal
+components alone beside the codec's.
 Conventions: clips are uint8 [f, H, W, 3]; crops start at any frame and any pixel, and are mirrored
 half of the time.
 Read next: `mirage_jax/models/codec.py`, `mirage_jax/train/latents.py` (what the trained codec is
@@ -11,7 +14,6 @@ used for).
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +22,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
 from mirage_jax import config as config_lib
 from mirage_jax.data.mixture import order_of
 from mirage_jax.distributed.processes import to_host
 from mirage_jax.models import files, functional, pca
+from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.prng import Purpose, generator_for, key_for
 from mirage_jax.train.config import WorldConfig
@@ -45,13 +49,8 @@ class CodecObjective:
     def __init__(
         self, world: WorldConfig, train_clips: Sequence[dict], val_clips: Sequence[dict]
     ) -> None:
-        if not isinstance(world.codec, CodecConfig):
-            raise ValueError(
-                "--stage codec: the config's codec is a released autoencoder, expected the small "
-                "codec that is trained here; convert the released weights instead"
-            )
         self.stage: CodecStageConfig = world.codec_train
-        self.codec: CodecConfig = world.codec
+        self.codec: CodecConfig | AutoencoderConfig = world.codec
         self.model = config_lib.to_dict(world.codec)
         self._seed = world.seed
         self._clips = RgbClips(train_clips, world.data.ram_bytes)
@@ -64,7 +63,9 @@ class CodecObjective:
     def init(self) -> tuple[Any, Any]:
         """Return the parameters before step 0, all of them trained."""
         params = functional.init(self.codec, key_for(self._seed, 0, Purpose.INIT_CODEC))
-        return pca.fit(self.codec, params, self._pca_crops()), {}
+        if isinstance(self.codec, CodecConfig):
+            params = pca.fit(self.codec, params, self._pca_crops())
+        return params, {}
 
     def axes(self) -> tuple[Any, Any]:
         """Return the logical axes of the parameters."""
@@ -123,6 +124,8 @@ class CodecObjective:
     def export(self, params: Any, fixed: Any, step: int, workdir: Path) -> list[Path]:
         """Write the moving average; return the files."""
         path = workdir / "codec.safetensors"
+        if isinstance(self.codec, AutoencoderConfig):
+            params = normalised(self.codec, params, self._pca_crops())
         files.save_params(path, params, {"config": config_lib.to_dict(self.codec), "step": step})
         return [path]
 
@@ -135,7 +138,9 @@ class CodecObjective:
 
     @functools.cached_property
     def _linear(self) -> tuple[CodecConfig, Any]:
-        config = dataclasses.replace(self.codec, width=0)
+        c = self.codec
+        sizes = (c.latent_channels, c.spatial_stride, c.temporal_stride)
+        config = CodecConfig(*sizes, width=0)
         params = functional.init(config, key_for(self._seed, 0, Purpose.INIT_CODEC))
         return config, pca.fit(config, params, self._pca_crops())
 
@@ -144,6 +149,23 @@ class CodecObjective:
         return np.concatenate(
             [np.asarray(functional.apply(config, params, clip[None])) for clip in truth]
         )
+
+
+def normalised(
+    config: AutoencoderConfig, params: Any, clips: UInt8[np.ndarray, "n f H W 3"]
+) -> Any:
+    """Return `params` under which the latents of `clips` have mean 0 and deviation 1 per channel.
+
+    What is decoded stays the same: only the scale between latents and network changes.
+    """
+    encode = jax.jit(functools.partial(functional.apply, config, method="encode"))
+    found = [np.asarray(encode(params, c[None].astype(np.float32) / 127.5 - 1.0)) for c in clips]
+    latents = np.concatenate(found).reshape(-1, config.latent_channels).astype(np.float64)
+    old_mean, old_std = (np.asarray(params[f"latent_{k}"], np.float64) for k in ("mean", "std"))
+    mean = old_mean + old_std * latents.mean(0)
+    std = old_std * np.maximum(latents.std(0), 1e-6)
+    scale = {"latent_mean": mean, "latent_std": std}
+    return {**params, **{name: jnp.asarray(value, jnp.float32) for name, value in scale.items()}}
 
 
 class RgbClips:

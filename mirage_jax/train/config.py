@@ -18,6 +18,7 @@ from mirage_jax.data.mixture import parse_mixture
 from mirage_jax.diffusion.config import SamplingConfig
 from mirage_jax.distributed.mesh import MeshConfig
 from mirage_jax.memory.state import MemoryConfig
+from mirage_jax.models import patch_path
 from mirage_jax.models.autoencoder import AutoencoderConfig
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.models.condition import ConditionConfig, condition_channels
@@ -126,6 +127,7 @@ class WorldConfig:
     full_train: DenoiserStageConfig = DenoiserStageConfig()
 
     def __post_init__(self) -> None:
+        patch_path.check(self.codec, self.learned_read)
         stride, channels = self.codec.spatial_stride, self.codec.latent_channels
         if self.data.height % stride or self.data.width % stride:
             raise ValueError(

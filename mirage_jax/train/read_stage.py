@@ -6,8 +6,10 @@ of its token, each channel weighed by what it costs in pixels, and for the small
 error of image gradients, which a mean of tokens that is sharp nowhere would pay for. Cells that
 memory does not show count little: nothing can be known of them.
 
-The stage goes on from a learned read that the denoiser's stage left. Read next:
-`mirage_jax/models/learned_read.py`, `mirage_jax/train/windows/draw.py`.
+The stage goes on from a learned read that the denoiser's stage left. Linear maps between tokens
+and patches, where the read keeps some, are fitted before the first update (`fit_patches.py`) and
+trained with the rest. Read next: `mirage_jax/models/learned_read.py`,
+`mirage_jax/train/windows/draw.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from jaxtyping import Float
 
 from mirage_jax import config as config_lib
 from mirage_jax.distributed.processes import to_host
-from mirage_jax.models import files, functional, patch_read, pca
+from mirage_jax.models import files, functional, patch_path, patch_read, pca
 from mirage_jax.models.codec import CodecConfig
 from mirage_jax.prng import Purpose, key_for
 from mirage_jax.train.config import WorldConfig
@@ -137,7 +139,8 @@ class ReadObjective(WindowStage):
     def _detail_error(self, latents: jax.Array, target: jax.Array) -> Float[jax.Array, "b t h w"]:
         """Return the mean error of the gradients of the linear path's pictures, in each cell."""
         both = jnp.stack([latents, target])
-        patches = patch_read.to_patches(self._codec.config, self._codec.params, both)
+        path = patch_path.of_codec(self._codec.config, self._codec.params)
+        patches = patch_read.to_patches(self._codec.config.spatial_stride, path, both)
         across, down = (jnp.diff(patches, axis=axis) for axis in (-2, -3))
         error = [jnp.mean(jnp.abs(step[0] - step[1]), (-1, -2, -3)) for step in (across, down)]
         return error[0] + error[1]

@@ -19,7 +19,7 @@ from mirage_jax import estimate
 from mirage_jax.data.captions import ClipTexts, clip_captions
 from mirage_jax.data.mixture import MixedClips, order_of, parse_mixture
 from mirage_jax.data.text_cache import open_texts
-from mirage_jax.train import start, tuning
+from mirage_jax.train import fit_patches, start, tuning
 from mirage_jax.train.codec_stage import CodecObjective
 from mirage_jax.train.config import DataConfig, WorldConfig
 from mirage_jax.train.denoiser_stage import DenoiserObjective
@@ -87,6 +87,8 @@ def make_objective(
             objective = DepthObjective(world, latents, shown)
         else:
             given_read = start.given_read(world, folders)
+            if given_read is None and world.learned_read is not None and world.learned_read.patch:
+                given_read = functools.partial(fit_patches.draw_read, world, codec, train)
             objective = ReadObjective(world, codec, latents, shown, given_read)
         objective.order = order_of(train)
         return objective
@@ -105,6 +107,21 @@ def make_objective(
     )
     denoiser.order = order_of(train)
     return denoiser
+
+
+def fit_alone(
+    world: WorldConfig,
+    stage: str,
+    workdir: Path,
+    report: Callable[[str], None],
+    weights: Path | None = None,
+) -> bool:
+    """Do what a stage has to do, and return True, where that is a fit in closed form alone."""
+    if stage != "read" or not fit_patches.only_fits(world):
+        return False
+    codec = load_codec([workdir, *([weights] if weights else [])], world.codec)
+    fit_patches.write_read(world, codec, open_split(world.data, "train"), workdir, report)
+    return True
 
 
 def _windowed(

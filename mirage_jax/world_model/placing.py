@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.memory import read, state
-from mirage_jax.models import patch_read
+from mirage_jax.models import patch_path, patch_read
 from mirage_jax.models.learned_read import exactness
 from mirage_jax.world_model.parts import Params, WorldConfigLike
 from mirage_jax.world_model.shares import read_all
@@ -38,14 +38,18 @@ def place(
 
     Args:
         config: see `WorldConfigLike`.
-        params: parameters of the models; "codec" is used.
+        params: parameters of the models; "codec" or "learned_read" is used.
         found: what memory showed.
         filled: its tokens with holes filled.
         features: from `memory.features.read_features`.
         rows: from `rows_to_place`; None draws those of `found`.
     """
     rows = rows_to_place(found) if rows is None else rows
-    placed = patch_read.place_patches(config.codec, params["codec"], rows, filled)
+    path = patch_path.of(config, params)
+    placed = patch_read.place_patches(config.codec.spatial_stride, path, rows, filled)
+    if config.learned_read is not None and config.learned_read.keeps:
+        near = exactness(features, config.learned_read.keeps)[..., None]
+        placed = placed + near * path.unsaid(filled)
     exact = exactness(features)[..., None]
     return exact * filled + (1.0 - exact) * placed
 

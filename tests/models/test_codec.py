@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirage_jax.models import functional, patch_read, pca
+from mirage_jax.models import functional, patch_path, patch_read, pca
 from mirage_jax.models.codec import CodecConfig, from_patches, to_patches
 from mirage_jax.models.learned_read import LearnedReadConfig, exactness
 
@@ -102,6 +102,11 @@ def placed(tokens, **changes) -> patch_read.Placed:
     return jax.tree.map(lambda leaf: leaf[None], patch_read.Placed(**(fields | changes)))
 
 
+def place(fitted, read, filled) -> jax.Array:
+    path = patch_path.of_codec(CONFIG, fitted)
+    return patch_read.place_patches(CONFIG.spatial_stride, path, read, filled)
+
+
 def still_tokens(fitted, picture) -> jax.Array:
     clip = jnp.repeat(picture[None, None], 5, axis=1)
     return functional.apply(CONFIG, fitted, clip, method="encode")[:, -1:]
@@ -117,7 +122,7 @@ def test_patches_placed_by_whole_offsets_show_the_moved_picture(fitted):
     expected = still_tokens(fitted, seen[:, :width])
     # Every row now lies half a cell left of the centre of its cell.
     offset = jnp.zeros((*tokens.shape[:-1], 2)).at[..., 0].set(-0.5)
-    moved = patch_read.place_patches(CONFIG, fitted, placed(tokens, offset=offset), tokens)
+    moved = place(fitted, placed(tokens, offset=offset), tokens)
     inner = (slice(None), slice(None), slice(1, -1), slice(1, -2))
     error = jnp.mean(jnp.square(moved - expected)[inner])
     unmoved = jnp.mean(jnp.square(tokens - expected)[inner])
@@ -126,14 +131,14 @@ def test_patches_placed_by_whole_offsets_show_the_moved_picture(fitted):
 
 def test_patches_at_their_own_place_keep_still_tokens(fitted):
     tokens = still_tokens(fitted, as_video(smooth_clips(1))[0, 0])
-    same = patch_read.place_patches(CONFIG, fitted, placed(tokens), jnp.zeros_like(tokens))
+    same = place(fitted, placed(tokens), jnp.zeros_like(tokens))
     np.testing.assert_allclose(same, tokens, atol=0.2)
 
 
 def test_where_nothing_is_placed_mean_colours_are_shown(fitted):
     tokens = still_tokens(fitted, as_video(smooth_clips(1))[0, 0])
     empty = placed(jnp.zeros_like(tokens), visibility=jnp.zeros(tokens.shape[:-1], bool))
-    shown = patch_read.place_patches(CONFIG, fitted, empty, tokens)
+    shown = place(fitted, empty, tokens)
     held = jnp.repeat(tokens, 2, axis=1)
     picture = functional.apply(CONFIG, fitted, held, method="decode")[0, -1]
     expected = still_tokens(fitted, jnp.asarray(mean_colours(picture), jnp.float32))
@@ -148,9 +153,11 @@ def test_nearer_patches_cover_farther_ones(fitted):
     axes = jnp.broadcast_to(jnp.eye(3, 2), (1, 1, height, width, 3, 2))
     far_only = placed(tokens, depth=depth)
     both = placed(tokens, depth=depth, axes=axes.at[0, 0, 1, 1].multiply(2.0))
-    place = lambda read: patch_read.place_patches(CONFIG, fitted, read, tokens)  # noqa: E731
-    assert jnp.abs(place(both) - place(far_only))[0, 0, 1, 0].max() > 0.05
-    assert np.isfinite(place(both)).all()
+    assert (
+        jnp.abs(place(fitted, both, tokens) - place(fitted, far_only, tokens))[0, 0, 1, 0].max()
+        > 0.05
+    )
+    assert np.isfinite(place(fitted, both, tokens)).all()
 
 
 def mean_colours(picture) -> np.ndarray:
@@ -223,7 +230,7 @@ def test_patches_are_drawn_in_perspective_as_a_slow_loop_draws_them(fitted):
         depth=rng.choice([2.0, 2.05, 5.0], shape).astype(np.float32),
     )
     filled = rng.normal(size=(1, 1, 3, 4, CONFIG.latent_channels)).astype(np.float32)
-    drawn = patch_read.place_patches(CONFIG, fitted, read, jnp.asarray(filled))
+    drawn = place(fitted, read, jnp.asarray(filled))
     held = jnp.repeat(jnp.concatenate([tokens[:, 0], filled]), 2, axis=1)
     pictures = functional.apply(CONFIG, fitted, held, method="decode")[:, -1]
     patches = np.asarray(pictures).reshape(3, 3, s, 4, s, 3).swapaxes(2, 3)

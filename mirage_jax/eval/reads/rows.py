@@ -198,8 +198,9 @@ def _point_bytes(spec: WorldSpec, pieces: Pieces) -> int:
     return int(pieces.points.count) * _POINT_BYTES
 
 
-def _small_codec(spec: WorldSpec) -> bool:
-    return isinstance(spec.codec, CodecConfig)
+def _has_patches(spec: WorldSpec) -> bool:
+    read = spec.learned_read
+    return isinstance(spec.codec, CodecConfig) or (read is not None and read.patch > 0)
 
 
 ROWS: dict[str, Row] = {
@@ -212,7 +213,7 @@ ROWS: dict[str, Row] = {
         _token_and_depth_bytes,
     ),
     "placed": Row(
-        _placed, "patches placed where they are seen, no learning", _token_bytes, _small_codec
+        _placed, "patches placed where they are seen, no learning", _token_bytes, _has_patches
     ),
     "learned": Row(
         _learned,
