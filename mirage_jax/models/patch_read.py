@@ -50,7 +50,10 @@ def place_patches(
     share = jnp.minimum(cover / (0.5 * FAINT), 1.0)
     shown, left = share / jnp.maximum(cover, 1e-6), 1.0 - share
     picture = [shown * one + left * base[..., i] for i, one in enumerate(colours)]
-    return path.to_tokens(jnp.concatenate(picture, axis=-1)).reshape(filled.shape)
+    # Colour by colour, as joining them would copy the picture.
+    kernels = jnp.split(path.tokens, 3)
+    tokens = sum(plane @ kernel for plane, kernel in zip(picture, kernels, strict=True))
+    return (tokens + path.tokens_bias).reshape(filled.shape)
 
 
 def _mean_colours(side: int, path: PatchPath, tokens) -> jax.Array:
