@@ -100,7 +100,8 @@ def _compile_making(world: WorldConfig, mesh: Mesh, rows: int) -> Compiled:
         return latents, steps.remember(memory, latents, depth, keep, written, 0)
 
     jitted = jax.jit(chunk, donate_argnums=1)
-    held = {"parameters": params, "latent memory": arguments[0], "chunk": arguments[1:]}
+    held = {f"{name} parameters": params[name] for name in models}
+    held |= {"latent memory": arguments[0], "chunk": arguments[1:]}
     described = Described(world, held, [])
     return compile_program(mesh, jitted.lower, (params, *arguments), described)
 

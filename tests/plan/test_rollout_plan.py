@@ -38,7 +38,7 @@ def test_a_chunk_compiled_for_eight_devices_holds_what_it_is_made_of():
         assert 0 < plan["mfu_bound"] <= 1
     # Four times the rollouts are four times the work; weights are divided, memories are one each.
     assert many["operations"]["model"] == pytest.approx(4 * one["operations"]["model"])
-    assert many["bytes"]["parameters"] < one["bytes"]["parameters"] / 3
+    assert many["bytes"]["denoiser parameters"] < one["bytes"]["denoiser parameters"] / 3
     assert many["bytes"]["latent memory"] == one["bytes"]["latent memory"]
     assert many["bytes"]["decoder"] == one["bytes"]["decoder"]
     assert many["bytes"]["codec parameters"] == one["bytes"]["codec parameters"]
@@ -47,7 +47,7 @@ def test_a_chunk_compiled_for_eight_devices_holds_what_it_is_made_of():
     assert one["collectives"] == {}
     # Two devices of a row exchange heads; weights are gathered at every solver step.
     assert many["collectives"]["all-to-all"]["sent"] > 0
-    assert many["collectives"]["all-gather"]["sent"] > many["bytes"]["parameters"]
+    assert many["collectives"]["all-gather"]["sent"] > many["bytes"]["denoiser parameters"]
 
 
 def test_the_autoencoder_decodes_a_chunk_latent_by_latent_without_the_one_it_has_already():
