@@ -37,12 +37,13 @@ MAY_IMPORT = {
 }
 
 FORBIDDEN_LIBRARIES = {"torch", "tensorflow", "pickle", "dill", "joblib", "haiku", "equinox"}
-# Run Diffusers for `mirage convert --verify`, depth models, and RAFT, in processes of their own;
-# nothing imports them.
+# Run Diffusers for `mirage convert --verify`, models of depth and masks, and RAFT, in processes of
+# their own; nothing imports them.
 TORCH_SCRIPTS = {
     Path("eval/diffusers_forward.py"),
     Path("eval/metrics/raft_forward.py"),
     Path("rollout/hub_depth_forward.py"),
+    Path("rollout/hub_masks_forward.py"),
 }
 NNX_TRANSFORMS = {
     "jit", "grad", "value_and_grad", "scan", "remat", "checkpoint", "pmap", "cond", "while_loop",

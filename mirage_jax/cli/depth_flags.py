@@ -5,7 +5,8 @@ Read next: `mirage_jax/geometry/depth_files/depth_maps.py`, `mirage_jax/rollout/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -34,10 +35,11 @@ def resolve_depth_reading(words: tuple[str, ...]) -> Any:
 
 
 def mask_flags(text: str) -> Callable[[Callable], Callable]:
-    """Add --mask and --mask-as; `text` says what the file holds."""
+    """Add --mask, --mask-as and --mask-labels; `text` says what the file holds."""
 
     def add(command: Callable) -> Callable:
         for option in (
+            mask_labels_flag,
             click.option(
                 "--mask-as",
                 type=click.Choice(("keep", "moving")),
@@ -49,6 +51,26 @@ def mask_flags(text: str) -> Callable[[Callable], Callable]:
         return command
 
     return add
+
+
+def mask_labels_flag(command: Callable) -> Callable:
+    """Add --mask-labels, of --mask hf:MODEL."""
+    text = "Labels of hf:MODEL that are not kept, a,b; default: people, animals, vehicles, sky."
+    return click.option("--mask-labels", default="", help=text)(command)
+
+
+@contextmanager
+def open_masks(mask: str | None, labels: str, device: str) -> Iterator[Any]:
+    """Yield the model that --mask hf:MODEL names, or None for a file or nothing."""
+    from mirage_jax.rollout.hub_masks import HUB, HubMasks
+
+    if mask is None or not mask.startswith(HUB):
+        if labels:
+            raise click.UsageError("--mask-labels needs --mask hf:MODEL")
+        yield None
+        return
+    with HubMasks(mask.removeprefix(HUB), labels.split(","), device) as model:
+        yield model
 
 
 def sky_flags(command: Callable) -> Callable:

@@ -16,6 +16,7 @@ from mirage_jax.cli.depth_flags import (
     depth_reading_flags,
     mask_flags,
     near_far_flag,
+    open_masks,
     resolve_depth_reading,
     sky_flags,
 )
@@ -29,7 +30,7 @@ _DEFAULT_FRAMES = 65
 @click.option("--depth", help="Depth of a picture: a file, hf:MODEL (Hugging Face), or latent.")
 @depth_reading_flags
 @near_far_flag
-@mask_flags("What may be remembered, one for each frame of the path or one for all.")
+@mask_flags("What may be remembered: masks of the path's frames, one for all, or hf:MODEL.")
 @sky_flags
 @click.option("--intrinsics", callback=parse_intrinsics, help="Of a picture: fx,fy,cx,cy.")
 @click.option("--fov", type=float, help="Of a picture: horizontal field of view, degrees.")
@@ -80,9 +81,9 @@ _DEFAULT_FRAMES = 65
 )
 @click.option("--fps", type=click.FloatRange(min=1), default=8.0, show_default=True)
 def command(
-    scene, depth, depth_words, depth_device, near_far, mask, mask_as, sky, sky_beyond, intrinsics,
-    fov, path, path_as, path_smooth, path_depth, align_depth, frames, seed, out, weights, steps,
-    solver, guidance, no_memory, no_compare, resume, save, fps, **text,
+    scene, depth, depth_words, depth_device, near_far, mask, mask_as, mask_labels, sky, sky_beyond,
+    intrinsics, fov, path, path_as, path_smooth, path_depth, align_depth, frames, seed, out,
+    weights, steps, solver, guidance, no_memory, no_compare, resume, save, fps, **text,
 ) -> None:  # fmt: skip
     """Walks through a scene."""
     from pathlib import Path
@@ -113,8 +114,6 @@ def command(
         reading=reading_of(path_as),
         smooth=path_smooth,
     )
-    kept = None if mask is None else _masks((mask, mask_as), loaded, walked, spec)
-    start = start if kept is None else masks.masked_start(start, kept)
     click.echo(f"scene {source}, world {folder}, path {path}, seed {seed}")
     for line in walked.notes:
         _note(line)
@@ -125,17 +124,19 @@ def command(
     from mirage_jax.eval import walkthrough
 
     config = walkthrough.WalkConfig(
-        seed=seed,
-        memory=not no_memory,
-        compare=not no_compare,
-        resume=resume,
-        fps=fps,
-        save=save,
+        seed=seed, memory=not no_memory, compare=not no_compare, resume=resume, fps=fps, save=save,
         prompts=plan,
-    )
+    )  # fmt: skip
+    kept = None
     wanted = depths.PathDepthRequest(path_depth, reading, depth_device, align_depth, click.echo)
-    with depths.open_path_depth(spec, start, walked, wanted) as depth_given:
-        given = walkthrough.Given(prompt, depth_given, kept)
+    with (
+        open_masks(mask, mask_labels, depth_device) as model,
+        depths.open_path_depth(spec, start, walked, wanted) as depth_given,
+    ):
+        if mask is not None:
+            kept = _masks(model or (mask, mask_as), loaded, walked, spec)
+            start = masks.masked_start(start, kept)
+        given = walkthrough.Given(prompt, depth_given, model or kept)
         folder = Path(out)
         metrics = walkthrough.walk(world, start, walked.cameras, config, folder, click.echo, given)
     click.echo(_summary(metrics))
@@ -153,12 +154,15 @@ def _as_asked(spec: Any, sampling: dict[str, Any], writing: dict[str, Any]) -> A
     return dataclasses.replace(spec, sampling=changed(spec.sampling, sampling), chunk=chunk)
 
 
-def _masks(file: tuple[str, Any], scene: Any, walked: Any, spec: Any) -> Any:
-    """Read masks and bring them to the frames of the path."""
-    from mirage_jax.geometry.mask_files import read_masks
+def _masks(source: Any, scene: Any, walked: Any, spec: Any) -> Any:
+    """Bring masks to the frames of the path: those of a file, or a model's of the start picture."""
+    from mirage_jax.geometry.mask_files import Masks, read_masks
     from mirage_jax.rollout.masks import fit_masks
 
-    found = read_masks(*file)
+    if isinstance(source, tuple):
+        found = read_masks(*source)
+    else:
+        found = Masks(source.keep(scene.image[None]), source.note)
     _note(found.note)
     if spec.chunk.write.masks == "start":
         _note(f"the world {spec.name} is run with masks of the start picture alone")

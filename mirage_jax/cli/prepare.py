@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from mirage_jax.cli.camera_flags import parse_intrinsics
+from mirage_jax.cli.depth_flags import mask_labels_flag, open_masks
 
 _KINDS = ("geometry", "tum", "7scenes", "scannet", "nerfstudio", "vipe", "realestate10k")
 
@@ -64,6 +65,9 @@ _KINDS = ("geometry", "tum", "7scenes", "scannet", "nerfstudio", "vipe", "reales
 )
 @click.option("--intrinsics", callback=parse_intrinsics, help="fx,fy,cx,cy in pixels of pictures.")
 @click.option("--as", "words", multiple=True, metavar="WORD", help="How to read camera files.")
+@click.option("--mask", help="hf:MODEL (Hugging Face) marks what moves, and sky.")
+@mask_labels_flag
+@click.option("--mask-device", default="cpu", help="Of PyTorch, for hf:MODEL.")
 @click.option("--no-check", is_flag=True, help="Keep clips whose depth and motion disagree.")
 def command(source: Path, out: Path, **flags: Any) -> None:
     """Make a data set in OUT of the recordings in the folder SOURCE, or of a video.
@@ -87,11 +91,18 @@ def command(source: Path, out: Path, **flags: Any) -> None:
     """  # noqa: D301
     from mirage_jax.data.ingest.prepare import prepare
 
-    summary = prepare(source, out, _config(flags), click.echo)
+    if (mask := flags["mask"]) is not None and not mask.startswith("hf:"):
+        raise click.UsageError(
+            f"--mask: got {mask}, expected hf:MODEL; masks in files lie in the recordings"
+        )
+    with open_masks(mask, flags["mask_labels"], flags["mask_device"]) as model:
+        if model is not None:
+            click.echo(f"note: {model.note}")
+        summary = prepare(source, out, _config(flags, model), click.echo, model and model.segment)
     click.echo("\n".join([*summary.lines(), f"written to {out}"]))
 
 
-def _config(flags: dict[str, Any]) -> Any:
+def _config(flags: dict[str, Any], model: Any) -> Any:
     from mirage_jax.data.clip import ClipShape
     from mirage_jax.data.ingest.cut import CutConfig
     from mirage_jax.data.ingest.plan import PrepareConfig
@@ -113,4 +124,5 @@ def _config(flags: dict[str, Any]) -> Any:
         flags["split"],
         flags["val_share"],
         check=not flags["no_check"],
+        segmentation="" if model is None else model.name,
     )

@@ -17,6 +17,7 @@ from mirage_jax.cli.depth_flags import (
     depth_reading_flags,
     mask_flags,
     near_far_flag,
+    open_masks,
     resolve_depth_reading,
 )
 
@@ -37,7 +38,7 @@ def command() -> None:
 @near_far_flag
 @click.option("--align-to", type=click.Path(path_type=Path), help="Known depth, maybe sparse.")
 @click.option("--align-to-as", multiple=True, metavar="WORD", help="How to read it.")
-@mask_flags("What of PHOTO may be remembered: a picture, .npy, .npz or mask.zip.")
+@mask_flags("What of PHOTO may be remembered: a picture, .npy, .npz, mask.zip, or hf:MODEL.")
 @click.option("--drop-edges", is_flag=True, help="Do not remember pixels beside depth edges.")
 @click.option("--intrinsics", callback=parse_intrinsics, help="fx,fy,cx,cy in pixels of PHOTO.")
 @click.option("--fov", type=float, help="Horizontal field of view, degrees.")
@@ -46,7 +47,7 @@ def command() -> None:
 def new(
     photo: Path, target: Path, depth: str, depth_words: tuple[str, ...], depth_device: str,
     near_far: Any, align_to: Path | None, align_to_as: tuple[str, ...], mask: str | None,
-    mask_as: Any, drop_edges: bool, intrinsics: Any, fov: float | None, size: Any,
+    mask_as: Any, mask_labels: str, drop_edges: bool, intrinsics: Any, fov: float | None, size: Any,
     weights: Path | None,
 ) -> None:  # fmt: skip
     """Make the scene TARGET/geometry.npz from PHOTO, for `mirage generate --scene TARGET`.
@@ -62,20 +63,19 @@ def new(
     from mirage_jax.rollout import scene as scene_lib
     from mirage_jax.rollout.world import load_spec
 
-    picture = scene_lib.PictureOptions(
-        mask=mask,
-        mask_as=mask_as,
-        lens=photo_lib.Lens(intrinsics, fov, assume=True),
-        near_far=near_far or None,
-        drop_edges=drop_edges,
-    )
     align = None
     if align_to is not None:
         align = aligned_to_file(align_to, resolve_depth_reading(align_to_as), _note)
     world = weights or shipped.DEFAULT_WORLD
     reading = resolve_depth_reading(depth_words)
-    request = new_scene.SceneRequest(depth, reading, depth_device, picture, world, align)
-    scene = new_scene.open_scene(photo, request, _note)
+    lens = photo_lib.Lens(intrinsics, fov, assume=True)
+    with open_masks(mask, mask_labels, depth_device) as model:
+        picture = scene_lib.PictureOptions(
+            mask=model or mask, mask_as=mask_as, lens=lens, near_far=near_far or None,
+            drop_edges=drop_edges,
+        )  # fmt: skip
+        request = new_scene.SceneRequest(depth, reading, depth_device, picture, world, align)
+        scene = new_scene.open_scene(photo, request, _note)
     original = scene.depth.shape
     hw = size or (load_spec(weights).frame_hw if weights else _shrunk(scene.depth.shape))
     scene = scene_lib.fit_scene(scene, hw)

@@ -23,15 +23,16 @@ from mirage_jax.eval.views import stack_starts
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.rollout import outputs, sheet, state_files
 from mirage_jax.rollout.chunk import Prompt, Providers, Start
+from mirage_jax.rollout.chunk_pictures import ChunkPictures
 from mirage_jax.rollout.decode import decode_latents, reconstruct
 from mirage_jax.rollout.depths import EstimatedDepth, PathDepth, path_depth
 from mirage_jax.rollout.kept_out import WriteCounts, kept_out_text
 from mirage_jax.rollout.loop import ChunkResult, RolloutConfig, RolloutState, rollout, start_rollout
-from mirage_jax.rollout.masks import path_masks
+from mirage_jax.rollout.masks import decoded_masks, path_masks
 from mirage_jax.rollout.paths import closes
 from mirage_jax.rollout.plan import plan_chunks
 from mirage_jax.rollout.prompts import PromptPlan
-from mirage_jax.rollout.scene import Scene
+from mirage_jax.rollout.scene import MaskSource, Scene
 from mirage_jax.rollout.world import World
 
 Say = Callable[[str], None]
@@ -70,13 +71,13 @@ class Given(NamedTuple):
     Attributes:
         prompt: embeddings to follow; needed by worlds that read text.
         depth: along the path, or a source that estimates it; needed by worlds without a depth head.
-        masks: [f, H, W] or [1, H, W] True where content may be remembered; None allows all. The
-            scene's own mask is to hold the first of them.
+        masks: [f, H, W] or [1, H, W] True where content may be remembered, or a model that sees it;
+            None allows all. The scene's own mask is to hold the first of them.
     """
 
     prompt: Prompt | None = None
     depth: PathDepth | EstimatedDepth | None = None
-    masks: Bool[np.ndarray, "f H W"] | None = None
+    masks: Bool[np.ndarray, "f H W"] | MaskSource | None = None
 
 
 _NOTHING = Given()
@@ -158,9 +159,9 @@ def _run(
     given: Given,
 ) -> _Walk:
     run = RolloutConfig(seed=config.seed, memory=config.memory)
-    prompt, depth, masks = given
+    prompt = given.prompt
     mark = state_files.fingerprint(
-        world, start, cameras, run, prompt, _marked(depth), None if masks is None else [masks]
+        world, start, cameras, run, prompt, _marked(given.depth), _marked_masks(given.masks)
     )
     state = None
     if state_path is not None and config.resume and state_path.is_file():
@@ -168,18 +169,9 @@ def _run(
         say(f"going on after chunk {state.next_chunk}")
     if state is None:
         state = start_rollout(world, start, cameras, run)
-    started, providers = state.counts, Providers()
+    started, providers = state.counts, _providers(world, state, config, given)
     if started is not None and (text := kept_out_text(started)):
         say(f"start picture:{text}")
-    if isinstance(depth, EstimatedDepth):
-        # A memory that stays empty fits nothing, which is not worth a line for each frame.
-        asked = depth if config.memory else depth.silenced()
-        providers = providers._replace(depth=asked.provider(world, state.latents))
-    elif depth is not None:
-        keep = None if depth.keep is None else depth.keep[None]
-        providers = providers._replace(depth=path_depth(world.spec, depth.depth[None], keep))
-    if masks is not None:
-        providers = providers._replace(keep=path_masks(world.spec, masks[None]))
     plan = plan_chunks(cameras.cam_to_world.shape[1], world.spec.chunk)
     results, memories = [], []
     walked = rollout(world, start, cameras, run, providers=providers, prompt=prompt, state=state)
@@ -195,6 +187,31 @@ def _run(
             f"seconds={sum(result.seconds.values()):.1f}"
         )
     return _Walk(started, state, results, memories, decode_latents(world, state.latents)[0])
+
+
+def _providers(world: World, state: RolloutState, config: WalkConfig, given: Given) -> Providers:
+    """Return what takes the place of the world's models from a state on."""
+    _, depth, masks = given
+    providers, pictures = Providers(), ChunkPictures(world, state.latents)
+    if isinstance(depth, EstimatedDepth):
+        # A memory that stays empty fits nothing, which is not worth a line for each frame.
+        asked = depth if config.memory else depth.silenced()
+        providers = providers._replace(depth=asked.provider(pictures))
+    elif depth is not None:
+        keep = None if depth.keep is None else depth.keep[None]
+        providers = providers._replace(depth=path_depth(world.spec, depth.depth[None], keep))
+    if isinstance(masks, np.ndarray):
+        providers = providers._replace(keep=path_masks(world.spec, masks[None]))
+    elif masks is not None and config.memory:
+        providers = providers._replace(keep=decoded_masks(pictures, masks))
+    return providers
+
+
+def _marked_masks(masks: Any) -> list[Any] | None:
+    """Return what of given masks decides the result."""
+    if masks is None or isinstance(masks, np.ndarray):
+        return None if masks is None else [masks]
+    return [np.frombuffer(masks.name.encode(), np.uint8)]
 
 
 def _marked(depth: PathDepth | EstimatedDepth | None) -> Iterable[Any] | None:

@@ -34,8 +34,8 @@ LatentProvider = Callable[
     [PlannedChunk, world_model.Observation, world_model.ChunkInputs, jax.Array], Any
 ]
 DepthProvider = Callable[[PlannedChunk, world_model.Observation, jax.Array], tuple[Any, Any]]
-# Which cells of a chunk's target frames may be remembered [b, T, h, w]: gets it and T.
-KeepProvider = Callable[[PlannedChunk, int], Any]
+# Which cells of a chunk's target frames may be remembered [b, T, h, w]: gets it and its latents.
+KeepProvider = Callable[[PlannedChunk, jax.Array], Any]
 # What latent frames, given by their numbers, are shown; fields are [b, n, h, w, ...].
 ReadProvider = Callable[[np.ndarray], MemoryRead]
 # Latent frames shown as references, best first, for each rollout of a batch.

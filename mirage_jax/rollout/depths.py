@@ -24,12 +24,12 @@ from mirage_jax.geometry.depth_alignment import Model
 from mirage_jax.geometry.depth_files import DepthReading, pseudo_depth, read_depth, z_depth
 from mirage_jax.rollout.aligned_depth import MemoryAlignment
 from mirage_jax.rollout.chunk import DepthProvider
-from mirage_jax.rollout.decode import FrameStream
+from mirage_jax.rollout.chunk_pictures import ChunkPictures, last_frames
 from mirage_jax.rollout.depth_sources import HUB, DepthSource, open_source
 from mirage_jax.rollout.paths import ResolvedPath
 from mirage_jax.rollout.plan import PlannedChunk
 from mirage_jax.rollout.scene import Scene
-from mirage_jax.rollout.world import World, WorldSpec
+from mirage_jax.rollout.world import WorldSpec
 
 # (index of the video frames [f], frames [b, f, H, W, 3]) -> z-depth [b, f, H, W]
 DepthEstimator = Callable[[np.ndarray, UInt8[np.ndarray, "b f H W 3"]], Any]
@@ -66,8 +66,8 @@ class EstimatedDepth(NamedTuple):
             return self
         return self._replace(align=dataclasses.replace(self.align, say=lambda line: None))
 
-    def provider(self, world: World, latents: Float[Any, "b l h w c"]) -> DepthProvider:
-        """Return the provider of a rollout of one view that goes on from `latents`.
+    def provider(self, pictures: ChunkPictures) -> DepthProvider:
+        """Return the provider of a rollout of one view, whose pictures are given.
 
         Raises:
             ValueError: disparity without an alignment of scale and shift, or distances along rays.
@@ -84,11 +84,11 @@ class EstimatedDepth(NamedTuple):
                 "an alignment of both; --align-depth disparity"
             )
 
-        def estimate(numbers: np.ndarray, pictures: np.ndarray) -> np.ndarray:
-            maps = self.source.depth(pictures[0])
+        def estimate(numbers: np.ndarray, frames: np.ndarray) -> np.ndarray:
+            maps = self.source.depth(frames[0])
             return (pseudo_depth(maps.values) if disparity else maps.values)[None]
 
-        return decoded_depth(world, estimate, latents, self.align)
+        return decoded_depth(pictures, estimate, self.align)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,46 +203,28 @@ def path_depth(
 
 
 def decoded_depth(
-    world: World,
-    estimate: DepthEstimator,
-    latents: Float[Any, "b l h w c"],
-    align: MemoryAlignment | None = None,
+    pictures: ChunkPictures, estimate: DepthEstimator, align: MemoryAlignment | None = None
 ) -> DepthProvider:
     """Return a provider that decodes each chunk and asks an estimator for the depth of its frames.
 
-    The frames are those of the video: the codec's state is carried on from chunk to chunk, or each
-    chunk decoded alone, as `chunk.decode` says.
-
     Args:
-        world: its codec is used.
+        pictures: of the rollout.
         estimate: gets the numbers of the video frames in the rollout and the pictures, one for each
             latent frame; returns their z-depth.
-        latents: of the state that the rollout starts or goes on from.
         align: brings the depth onto what memory shows, or None for depth in scene units.
     """
-    spec, alone = world.spec, world.spec.chunk.decode == "alone"
-    stride, stream = spec.chunk.temporal_stride, FrameStream(world)
-    if latents.shape[1] > 1 and not alone:
-        stream.frames(latents)
+    spec = pictures.world.spec
 
     def provide(chunk: PlannedChunk, seen: Any, latents: Any) -> tuple[Any, Any]:
-        old = min(chunk.index, 1)
-        if alone:
-            pictures = FrameStream(world).frames(latents[:, : chunk.latent_frames])[:, ::stride]
-            pictures = pictures[:, old:]
-        else:
-            made = stream.frames(latents[:, old : chunk.latent_frames])
-            pictures = made[:, (stride - 1) * old :: stride]
-        numbers = last_frames(spec, chunk, chunk.latent_frames, chunk.stop)[old:]
-        depth = np.asarray(estimate(numbers, pictures), np.float32)
+        new, numbers, frames = pictures.of(chunk, latents)
+        depth = np.asarray(estimate(numbers, frames), np.float32)
         # Nothing is written of the clean first frame of a later chunk, nor of frames to be cut.
-        pad = [(0, 0), (old, latents.shape[1] - chunk.latent_frames), (0, 0), (0, 0)]
+        pad = [(0, 0), (new.start, latents.shape[1] - new.stop), (0, 0), (0, 0)]
         depth = np.pad(depth, pad)
         cells, keep = to_cells(spec, depth, depth > 0)
         if align is None:
             return cells, keep
         cells, keep = np.array(cells), np.array(keep)
-        new = slice(old, chunk.latent_frames)
         for view in range(len(cells)):
             shown = np.asarray(seen.read.depth[view, new])
             visible = np.asarray(seen.read.visibility[view, new])
@@ -251,12 +233,6 @@ def decoded_depth(
         return cells, keep
 
     return provide
-
-
-def last_frames(spec: WorldSpec, chunk: PlannedChunk, count: int, frames: int) -> np.ndarray:
-    """Return the video frame of each latent frame of a chunk."""
-    last = (chunk.first_latent + np.arange(count)) * spec.chunk.temporal_stride
-    return np.minimum(last, frames - 1)
 
 
 def to_cells(spec: WorldSpec, depth: Any, keep: Any) -> tuple[Any, Any]:

@@ -243,7 +243,7 @@ def _run_chunk(walk: _Walk, chunk: PlannedChunk, state: RolloutState) -> ChunkRe
     clock.lap("depth", depth)
     memory, counts = state.memory, None
     if providers.keep is not None:
-        keep = keep & jnp.asarray(providers.keep(chunk, targets))
+        keep = keep & jnp.asarray(providers.keep(chunk, latents))
     if walk.config.memory:
         # Frame 0 is in memory already. Frames that only fill up a short last chunk are made and
         # then forgotten.

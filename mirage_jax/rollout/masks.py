@@ -1,7 +1,8 @@
 """Masks of what moves along a path: where nothing is remembered, whatever its depth says.
 
-They hold for the write of the start picture and for every write after it; a world whose masks hold
-for the start alone (`WriteConfig.masks`, the release) takes the first.
+They are known beforehand, or a model looks at each picture before it is written. They hold for the
+write of the start picture and for every write after it; a world whose masks hold for the start
+alone (`WriteConfig.masks`, the release) takes the first.
 Conventions: True = may be remembered. Read next: `mirage_jax/geometry/mask_files.py` (the files),
 `mirage_jax/rollout/chunk.py` (who asks).
 """
@@ -16,10 +17,11 @@ from jaxtyping import Bool
 
 from mirage_jax.geometry.mask_files import Masks
 from mirage_jax.rollout.chunk import KeepProvider
-from mirage_jax.rollout.depths import last_frames, to_cells
+from mirage_jax.rollout.chunk_pictures import ChunkPictures, last_frames
+from mirage_jax.rollout.depths import to_cells
 from mirage_jax.rollout.paths import ResolvedPath
 from mirage_jax.rollout.plan import PlannedChunk
-from mirage_jax.rollout.scene import Scene, fit_grids
+from mirage_jax.rollout.scene import MaskSource, Scene, fit_grids
 from mirage_jax.rollout.world import WorldSpec
 
 
@@ -81,9 +83,33 @@ def path_masks(spec: WorldSpec, masks: Bool[Any, "b f H W"]) -> KeepProvider | N
         return None
     masks = np.asarray(masks)
 
-    def provide(chunk: PlannedChunk, count: int) -> Any:
+    def provide(chunk: PlannedChunk, latents: Any) -> Any:
+        count = latents.shape[1]
         frames = last_frames(spec, chunk, count, masks.shape[1])
         known = np.ones((len(masks), count, *spec.frame_hw), np.float32)
         return to_cells(spec, known, masks[:, frames])[1]
+
+    return provide
+
+
+def decoded_masks(pictures: ChunkPictures, source: MaskSource) -> KeepProvider | None:
+    """Return a provider that shows a model the pictures of every chunk before they are written.
+
+    Args:
+        pictures: of the rollout.
+        source: the model.
+
+    Returns:
+        The provider, or None where masks hold for the start picture alone.
+    """
+    spec = pictures.world.spec
+    if spec.chunk.write.masks == "start":
+        return None
+
+    def provide(chunk: PlannedChunk, latents: Any) -> Any:
+        new, _, frames = pictures.of(chunk, latents)
+        keep = np.ones((*latents.shape[:2], *spec.frame_hw), bool)
+        keep[:, new] = np.stack([source.keep(view) for view in frames])
+        return to_cells(spec, np.ones(keep.shape, np.float32), keep)[1]
 
     return provide

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -86,13 +86,23 @@ class Scene:
             camera_lib.validate_camera(self.path, "path")
 
 
+class MaskSource(Protocol):
+    """Sees in pictures what may be remembered; `name` and `note` say which it is, and how."""
+
+    name: str
+    note: str
+
+    def keep(self, frames: UInt8[np.ndarray, "f H W 3"]) -> Bool[np.ndarray, "f H W"]:
+        """Return True where nothing moves."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PictureOptions:
     """What a picture needs to become a scene.
 
     Attributes:
         depth: its z-depth or disparity, from a file or a model.
-        mask: file of one mask, see `geometry.mask_files`; None keeps all.
+        mask: file of one mask (`geometry.mask_files`), or a model that sees it; None keeps all.
         mask_as: what its non-zero means, where the file does not say.
         lens: what is said of the camera.
         near_far: nearest and farthest distance of disparity.
@@ -100,7 +110,7 @@ class PictureOptions:
     """
 
     depth: DepthMaps | None = None
-    mask: str | Path | None = None
+    mask: str | Path | MaskSource | None = None
     mask_as: MaskReading | None = None
     lens: photo_lib.Lens = photo_lib.Lens()
     near_far: tuple[float, float] | None = None
@@ -168,8 +178,11 @@ def picture_scene(
         say(line)
     depth = photo_lib.photo_depth(options.depth, camera, size, options.near_far)
     keep = np.ones(size, bool)
-    if options.mask is not None:
+    if isinstance(options.mask, str | Path):
         keep = _one_mask(read_masks(options.mask, options.mask_as), say)
+    elif options.mask is not None:
+        keep = options.mask.keep(photo.image[None])[0]
+        say(f"{options.mask.note}; {keep.mean():.1%} of the picture is kept")
     if options.drop_edges:
         keep = keep & photo_lib.edge_mask(depth)
     return Scene(name=name, image=photo.image, depth=depth, keep=keep, camera=camera)

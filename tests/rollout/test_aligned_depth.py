@@ -11,6 +11,7 @@ from mirage_jax.memory.rows import rows_in_order
 from mirage_jax.rollout import outputs
 from mirage_jax.rollout.aligned_depth import MemoryAlignment
 from mirage_jax.rollout.chunk import Providers
+from mirage_jax.rollout.chunk_pictures import ChunkPictures
 from mirage_jax.rollout.depths import EstimatedDepth
 from mirage_jax.rollout.loop import RolloutConfig, rollout, start_rollout
 
@@ -37,7 +38,7 @@ def written_depths(kind, make, align):
     before = int(state.memory.count[0])
     alignment = None if align is None else MemoryAlignment(align, said.append)
     depth = EstimatedDepth(Estimator(kind, make), "estimator", alignment)
-    providers = Providers(depth=depth.provider(world, state.latents))
+    providers = Providers(depth=depth.provider(ChunkPictures(world, state.latents)))
     results = list(rollout(world, start, cameras, config, providers=providers, state=state))
     rows = rows_in_order(outputs.single_memory(results[-1].state.memory))
     return np.asarray(rows.positions)[before:, 2], said
@@ -71,13 +72,13 @@ def test_disparity_needs_scale_and_shift():
         Estimator("disparity", lambda t: 1 / t), "hf:x", MemoryAlignment("scale")
     )
     with pytest.raises(ValueError, match="hf:x gives disparity.*--align-depth disparity"):
-        depth.provider(release_world(text=0), np.zeros((1, 1, 4, 6, 8), np.float32))
+        depth.provider(_pictures())
 
 
 def test_distances_along_rays_are_not_taken_for_depth():
     depth = EstimatedDepth(Estimator("ray", lambda true: true), "hf:x", MemoryAlignment())
     with pytest.raises(ValueError, match="hf:x gives distances along rays"):
-        depth.provider(release_world(text=0), np.zeros((1, 1, 4, 6, 8), np.float32))
+        depth.provider(_pictures())
 
 
 def slanted(count=3, hw=HW):
@@ -111,3 +112,7 @@ def test_a_frame_that_sees_nothing_known_takes_the_alignment_before_it():
     assert not keep[0].any()
     assert keep[1:].all()
     assert "got 0 points" in said[0]
+
+
+def _pictures() -> ChunkPictures:
+    return ChunkPictures(release_world(text=0), np.zeros((1, 1, 4, 6, 8), np.float32))

@@ -16,9 +16,12 @@ from mirage_jax.eval.views import stack_starts
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.geometry.mask_files import Masks
 from mirage_jax.rollout.chunk import Providers
+from mirage_jax.rollout.chunk_pictures import ChunkPictures
+from mirage_jax.rollout.decode import decode_latents
+from mirage_jax.rollout.hub_masks import choose_labels
 from mirage_jax.rollout.kept_out import count_write
 from mirage_jax.rollout.loop import RolloutConfig, rollout, start_rollout
-from mirage_jax.rollout.masks import fit_masks, masked_start, path_masks
+from mirage_jax.rollout.masks import decoded_masks, fit_masks, masked_start, path_masks
 from mirage_jax.rollout.paths import ResolvedPath
 from mirage_jax.rollout.scene import fit_scene, save_scene
 from mirage_jax.rollout.world import save_world
@@ -73,6 +76,53 @@ def test_one_mask_holds_for_every_write_the_start_included():
     per_frame = CELLS - 4
     assert [int(s.memory.count[0]) for s in states] == [per_frame * n for n in (1, 3, 5)]
     assert [s.counts.of(0)["mask"] for s in states] == [4, 8, 8]
+
+
+def test_a_model_is_shown_what_is_written_and_its_masks_hold():
+    seen = []
+
+    class Upper:
+        name = note = "upper"
+
+        def keep(self, frames):
+            seen.append(frames)
+            found = np.ones(frames.shape[:3], bool)
+            found[:, :16] = False
+            return found
+
+    world, start = tiny_world(), stack_starts([flat_scene()])
+    begun = start_rollout(world, start, batched(PATH), RolloutConfig())
+    keep = decoded_masks(ChunkPictures(world, begun.latents), Upper())
+    given = Providers(latents=model, depth=wall, keep=keep)
+    walked = rollout(world, start, batched(PATH), RolloutConfig(), providers=given, state=begun)
+    states = [result.state for result in walked]
+    assert [s.counts.of(0)["mask"] for s in states] == [CELLS, CELLS]
+    video = decode_latents(world, states[-1].latents)[0]
+    # The first chunk shows the start picture too, of which nothing is written again.
+    shown = np.concatenate(seen)
+    np.testing.assert_array_equal(shown[-4:], video[4::4])
+
+
+@pytest.mark.parametrize(
+    ("names", "moving", "sky"),
+    [
+        (["road", "person", "rider", "sky", "bicycle", "traffic light"], (1, 2, 4), (3,)),
+        (["sky-other-merged", "teddy bear", "bear", "bus stop", "Ground Animal"], (2, 4), (0,)),
+        (["carpet", "person, individual, someone", "Bike Lane", "Other Vehicle"], (1, 3), ()),
+    ],
+)
+def test_labels_that_name_what_moves_are_found_whole(names, moving, sky):
+    assert choose_labels(dict(enumerate(names))) == (moving, sky)
+
+
+def test_labels_can_be_chosen_and_unknown_ones_are_refused():
+    names = {0: "wall", 1: "person, someone", 2: "sky"}
+    assert choose_labels(names, ["Someone", " wall "]) == ((0, 1), ())
+    assert choose_labels(names, ["sky"]) == ((), (2,))
+    with pytest.raises(ValueError, match="got 'persn', no label of it; did you mean 'person'"):
+        choose_labels(names, ["persn"])
+    with pytest.raises(ValueError, match="no label of the model is known to move: got wall, door"):
+        choose_labels({0: "wall", 1: "door"})
 
 
 def test_worlds_whose_masks_hold_for_the_start_alone_take_no_others():

@@ -17,6 +17,7 @@ from tiny_world import batched, flat_scene, sideways_and_back
 from mirage_jax.eval.views import stack_starts
 from mirage_jax.geometry.camera import Camera
 from mirage_jax.rollout.chunk import Providers
+from mirage_jax.rollout.chunk_pictures import ChunkPictures
 from mirage_jax.rollout.decode import FrameStream, decode_latents
 from mirage_jax.rollout.depths import decoded_depth
 from mirage_jax.rollout.loop import RolloutConfig, rollout, start_rollout
@@ -168,7 +169,7 @@ def test_depth_is_estimated_from_the_frames_of_the_video(how):
 
     start, config = stack_starts([flat_scene()]), RolloutConfig()
     begun = start_rollout(world, start, cameras, config)
-    providers = Providers(depth=decoded_depth(world, estimate, begun.latents))
+    providers = Providers(depth=decoded_depth(ChunkPictures(world, begun.latents), estimate))
     results = _run(world, cameras, providers=providers, state=begun)
     video = decode_latents(world, results[-1].state.latents)[0]
     assert sorted(seen) == list(range(0, 25, 4))
@@ -176,7 +177,7 @@ def test_depth_is_estimated_from_the_frames_of_the_video(how):
         np.testing.assert_array_equal(frame, video[number])
     # A resumed rollout hands the same frames to the estimator.
     before, state = dict(seen), results[0].state
-    providers = Providers(depth=decoded_depth(world, estimate, state.latents))
+    providers = Providers(depth=decoded_depth(ChunkPictures(world, state.latents), estimate))
     _run(world, cameras, providers=providers, state=state)
     for number, frame in seen.items():
         np.testing.assert_array_equal(frame, before[number])

@@ -31,6 +31,7 @@ class PrepareConfig:
         val_share: share of scenes for validation.
         shard_clips: clips a shard file.
         check: quarantine clips whose parts disagree.
+        segmentation: which model says what moves; empty for none.
     """
 
     cut: CutConfig
@@ -40,6 +41,7 @@ class PrepareConfig:
     val_share: float = 0.1
     shard_clips: int = 32
     check: bool = True
+    segmentation: str = ""
 
     def __post_init__(self) -> None:
         if self.split not in ("auto", "train", "val") or not 0 <= self.val_share < 1:

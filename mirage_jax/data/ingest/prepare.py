@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mirage_jax.atomic import write_text
 from mirage_jax.data.builder import SplitWriter
@@ -23,6 +23,7 @@ from mirage_jax.data.ingest.estimate import estimate_geometry, videos_without_ca
 from mirage_jax.data.ingest.layouts import Found, read_recording
 from mirage_jax.data.ingest.plan import Job, Plan, PrepareConfig, make_plan, refusal, shards_of
 from mirage_jax.data.ingest.recording import Recording
+from mirage_jax.data.ingest.segment import Segmenter, segmented
 
 NAME = "prepared"
 _STATE = "prepare.json"
@@ -82,7 +83,11 @@ class Summary:
 
 
 def prepare(
-    source: Path, out: Path, config: PrepareConfig, say: Say = lambda line: None
+    source: Path,
+    out: Path,
+    config: PrepareConfig,
+    say: Say = lambda line: None,
+    segment: Segmenter | None = None,
 ) -> Summary:
     """Write all recordings below `source` as clips into `out`.
 
@@ -90,6 +95,7 @@ def prepare(
     in ``geometry/`` of `out`.
 
     A stopped preparation goes on with the shards that are missing; a finished one only reports.
+    What `segment` sees moving, or as sky, is marked; ``config.segmentation`` names it.
 
     Raises:
         FileNotFoundError, ValueError: as for ``make_plan``; or `out` holds another data set; or
@@ -104,7 +110,7 @@ def prepare(
     plan = make_plan(root, config, failed)
     _claim(out, plan, source)
     for split, jobs in sorted(plan.jobs.items()):
-        _write_split(out, split, jobs, plan, config, say)
+        _write_split(out, split, jobs, plan, _Making(config, say, segment))
     return _finish(out, plan, config)
 
 
@@ -125,30 +131,40 @@ def _claim(out: Path, plan: Plan, source: Path) -> None:
         write_text(state, json.dumps(content, indent=1) + "\n")
 
 
-def _write_split(
-    out: Path, split: str, jobs: list[Job], plan: Plan, config: PrepareConfig, say: Say
-) -> None:
-    shards = shards_of(jobs, config.shard_clips)
+class _Making(NamedTuple):
+    """With what clips are made."""
+
+    config: PrepareConfig
+    say: Say
+    segment: Segmenter | None
+
+
+def _write_split(out: Path, split: str, jobs: list[Job], plan: Plan, making: _Making) -> None:
+    shards = shards_of(jobs, making.config.shard_clips)
     writer = SplitWriter(out, NAME, split, len(shards), captions=plan.captions)
     for number, shard in enumerate(shards):
         report = _report_path(out, split, number)
         if writer.has_shard(number) and report.is_file():
             continue
-        written = writer.write_shard(number, _good_clips(shard, plan.captions, config, report))
-        say(f"{split}: shard {number + 1} of {len(shards)}, {written} of {len(shard)} clips")
+        written = writer.write_shard(number, _good_clips(shard, plan.captions, making, report))
+        making.say(f"{split}: shard {number + 1} of {len(shards)}, {written} of {len(shard)} clips")
 
 
 def _good_clips(
-    jobs: list[Job], captions: bool, config: PrepareConfig, report: Path
+    jobs: list[Job], captions: bool, making: _Making, report: Path
 ) -> Iterator[dict[str, Any]]:
     """Yield the clips of a shard that pass; write down what was measured and what was refused."""
+    config = making.config
     refused: list[dict[str, Any]] = []
     measures: list[dict[str, float]] = []
     opened: tuple[Found, Recording] | None = None
     for found, start in jobs:
         try:
             if opened is None or opened[0] != found:
-                opened = found, read_recording(found, config.options)
+                recording = read_recording(found, config.options)
+                if making.segment is not None:
+                    recording = segmented(recording, making.segment)
+                opened = found, recording
             clip = make_clip(opened[1], start, config.cut)
         except (ValueError, TypeError, FileNotFoundError) as error:
             refused.append(refusal(found.name, start, "unreadable", str(error)))
