@@ -9,6 +9,7 @@ Read next: `axes.py` for the table, `mirage_jax/models/layers.py` for who calls 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from mirage_jax.distributed.axes import Names, spec_for
+from mirage_jax.distributed.axes import TABLE, Names, spec_for
 
 
 def devices_in_mesh() -> int:
@@ -44,6 +45,14 @@ def gather_weight(kernel: jax.Array, axes: Names) -> jax.Array:
     gradient goes the other way, summed and divided again.
     """
     return constrain(kernel, *(None if name == "embed" else name for name in axes), what="weight")
+
+
+def divided(name: str, size: int) -> bool:
+    """Return whether the devices along a logical axis divide a dimension of that size."""
+    if devices_in_mesh() == 1:
+        return True
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return size % math.prod(sizes.get(axis, 1) for axis in TABLE[name]) == 0
 
 
 def on_own_part(function: Callable[..., Any], *names: str | None) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+from mirage_jax.distributed.constrain import divided, on_own_part
 from mirage_jax.models.attention import attend
 from mirage_jax.models.layers import Linear, RMSNorm
 
@@ -171,7 +172,10 @@ class FrameAttention(nnx.Module):
         """Return the frames with the attended values added."""
         b, t, h, w, c = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b * t, h * w, 1, 3 * c)
-        y = attend(*jnp.split(qkv, 3, axis=-1))
+        # Left to itself, XLA brings the frames of all rows to every device. Rows that the devices
+        # do not divide are whole on each of them anyway.
+        alone = on_own_part(attend, "batch") if divided("batch", b) else attend
+        y = alone(*jnp.split(qkv, 3, axis=-1))
         return x + self.out(y.reshape(x.shape))
 
 

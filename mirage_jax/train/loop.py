@@ -29,7 +29,7 @@ from mirage_jax.distributed import processes
 from mirage_jax.distributed.mesh import MeshConfig, describe, make_mesh
 from mirage_jax.models.functional import count_params
 from mirage_jax.train.checkpoint import Checkpoints, Keep
-from mirage_jax.train.feed import Feed
+from mirage_jax.train.feed import feed
 from mirage_jax.train.objective import Objective
 from mirage_jax.train.optimizer import make_optimizer
 from mirage_jax.train.placement import Placement, abstract_state, drawn, placed_like
@@ -140,10 +140,10 @@ class _Run:
         """Run steps from that of `state` on."""
         stage, start, watch = self.objective.stage, int(state.step), self.watch
         stop, reason = StopRequests(self.options.minutes), None
-        feed = Feed(_placed(self.objective, self.placement), start, stage.steps)
-        with stop.listening(), contextlib.closing(feed):
-            batches = _with_bar(watch.feeding(feed), start, stage.steps)
-            for step, batch in enumerate(batches, start + 1):
+        batches = feed(_placed(self.objective, self.placement), start, stage.steps)
+        with stop.listening(), contextlib.closing(batches):
+            fed = _with_bar(watch.feeding(batches), start, stage.steps)
+            for step, batch in enumerate(fed, start + 1):
                 with (
                     watch.updating(step),
                     jax.set_mesh(self.mesh),
