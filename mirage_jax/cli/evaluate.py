@@ -283,7 +283,7 @@ def _run_protocol(name, **given) -> None:
     options, facts = flags.options(world, **given)
     results = run_protocol(world, clips, protocol, options)
     folder = options.folder / protocol.folder
-    values = write_results(results, protocol, folder, facts)
+    values = write_results(results, protocol, folder, facts).values
     if given["as_json"]:
         click.echo(json.dumps(values))
     else:

@@ -24,7 +24,7 @@ from mirage_jax.eval.protocols import Protocol, described
 from mirage_jax.eval.report import jsonable
 from mirage_jax.eval.results import ResultFile
 from mirage_jax.eval.run_protocol import RunOptions, run_protocols, system_names, video_path
-from mirage_jax.eval.summary import Summary, cell, rows_of, summarize, values_of
+from mirage_jax.eval.summary import Summary, cell, rows_of, values_of
 from mirage_jax.eval.systems import SYSTEMS
 from mirage_jax.eval.write_results import write_results
 from mirage_jax.rollout import sheet, video
@@ -85,12 +85,13 @@ def run_ablation(
     """
     run = run_protocols(world, clips, protocols, options)
     found = {protocol.name: results for protocol, results in zip(protocols, run, strict=True)}
+    summaries = {}
     for protocol in protocols:
         folder = options.folder / protocol.folder
-        write_results(found[protocol.name], protocol, folder, dict(facts))
+        written = write_results(found[protocol.name], protocol, folder, dict(facts))
+        summaries[protocol.name] = written.summary
         path = options.folder / f"ablation_{protocol.folder}.png"
         _write_sheet(path, folder, protocol, (anchors.TRUTH, *protocol.setting.systems))
-    summaries = {name: summarize(results) for name, results in found.items()}
     values = _json_object(found, summaries)
     atomic.write_text(
         options.folder / "ablation.json",

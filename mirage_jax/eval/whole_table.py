@@ -14,9 +14,7 @@ from typing import Any
 
 from mirage_jax import atomic
 from mirage_jax.eval.protocols import Protocol, described
-from mirage_jax.eval.results import ResultFile
 from mirage_jax.eval.run_protocol import RunOptions, run_protocols
-from mirage_jax.eval.summary import Summary, gains_over, markdown, summarize
 from mirage_jax.eval.write_results import device, versions, write_results
 from mirage_jax.rollout.world import World
 
@@ -46,10 +44,10 @@ def run_all(
     found, values, texts = [], {}, []
     for protocol, results in zip(protocols, run, strict=True):
         folder = options.folder / protocol.folder
-        values[protocol.name] = write_results(results, protocol, folder, dict(facts))
-        summary = summarize(results)
-        found.append(Found(protocol, results, summary))
-        texts.append(_section(protocol, results, summary))
+        written = write_results(results, protocol, folder, dict(facts))
+        values[protocol.name] = written.values
+        found.append(Found(protocol, results, written.summary))
+        texts.append(_section(protocol, written.table))
     told = {
         **facts,
         "settings": {p.name: dataclasses.asdict(p.setting) for p in protocols},
@@ -70,10 +68,9 @@ def run_all(
     return values
 
 
-def _section(protocol: Protocol, results: ResultFile, summary: Summary) -> str:
+def _section(protocol: Protocol, table: str) -> str:
     setting = protocol.setting
     seeds = ", ".join(map(str, setting.seeds))
-    table = markdown(protocol, summary, gains_over(results, protocol.name))
     return (
         f"## {protocol.name}\n\n{setting.items} scenes of {setting.frames} frames, seeds {seeds}"
         f"{described(protocol)}.\n\n{table}\n"

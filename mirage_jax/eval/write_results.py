@@ -11,20 +11,34 @@ import json
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mirage_jax
 from mirage_jax import atomic
 from mirage_jax.eval.protocols import Protocol
 from mirage_jax.eval.results import ResultFile
-from mirage_jax.eval.summary import gains_over, json_object, markdown, summarize
+from mirage_jax.eval.summary import Summary, gains_over, json_object, markdown, summarize
 
 _LIBRARIES = ("jax", "numpy", "opencv-python-headless", "scikit-image")
 
 
+class Written(NamedTuple):
+    """What the files of a protocol say.
+
+    Attributes:
+        values: system -> metric -> value, as `--json` prints it.
+        summary: the same with its intervals.
+        table: in Markdown.
+    """
+
+    values: dict[str, dict[str, Any]]
+    summary: Summary
+    table: str
+
+
 def write_results(
     results: ResultFile, protocol: Protocol, folder: Path, facts: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
+) -> Written:
     """Write summary, table and page of a protocol.
 
     Args:
@@ -32,9 +46,6 @@ def write_results(
         protocol: with its setting.
         folder: where the files go.
         facts: what else the page says of the run: world, data, command.
-
-    Returns:
-        System -> metric -> value, as `--json` prints it.
     """
     from mirage_jax.eval.page.report_page import report_page
 
@@ -53,7 +64,7 @@ def write_results(
     table = markdown(protocol, summary, gains)
     atomic.write_text(folder / "table.md", f"# {protocol.name}\n\n{table}\n")
     atomic.write_text(folder / "report.html", report_page(results, protocol, folder, told))
-    return values
+    return Written(values, summary, table)
 
 
 def versions() -> dict[str, str]:

@@ -90,7 +90,7 @@ def of(config: Any, params: Mapping[str, Any]) -> PatchPath:
 
 def of_codec(config: CodecConfig, params: Mapping[str, Any]) -> PatchPath:
     """Return the linear path of the small codec; gradients reach its parameters."""
-    mean, std = params["latent_mean"], params["latent_std"]
+    mean, std = (jnp.asarray(params[f"latent_{name}"]) for name in ("mean", "std"))
     out, back = params["synthesis"]["group"], params["analysis"]["group"]
     kernel = _colours_first(out["kernel"][:, -config.image_patch :])
     bias = _colours_first(out["bias"][-config.image_patch :])

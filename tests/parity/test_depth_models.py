@@ -4,11 +4,6 @@ The models are tiny and random: no weights are needed, and whether depth is good
 Runs where this Python, or the one that MIRAGE_TORCH_PYTHON names, has torch and transformers.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,23 +12,16 @@ from PIL import Image
 from mirage_jax.cli.main import cli
 from mirage_jax.geometry.depth_files import read_depth
 from mirage_jax.rollout.hub_depth import HubDepth
+from tests.parity.torch_models import made_models
 
 HW = (48, 72)
-SCRIPT = Path(__file__).with_name("tiny_depth_models.py")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A folder with the models, what they are expected to say, and `frames.npy`."""
-    python = os.environ.get("MIRAGE_TORCH_PYTHON") or sys.executable
-    have = subprocess.run([python, "-c", "import torch, transformers"], capture_output=True)
-    if have.returncode:
-        pytest.skip("needs torch and transformers; make parity, or set MIRAGE_TORCH_PYTHON")
-    folder = tmp_path_factory.mktemp("models")
     frames = np.random.default_rng(0).integers(0, 256, (2, *HW, 3), dtype=np.uint8)
-    np.save(folder / "frames.npy", frames)
-    subprocess.run([python, str(SCRIPT), str(folder), str(folder / "frames.npy")], check=True)
-    return folder
+    return made_models("tiny_depth_models.py", frames, tmp_path_factory.mktemp("models"))
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,6 @@ Runs where this Python, or the one that MIRAGE_TORCH_PYTHON names, has torch and
 """
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,23 +16,17 @@ from mirage_jax.cli.main import cli
 from mirage_jax.data.source import open_clips
 from mirage_jax.rollout.hub_masks import HubMasks
 from mirage_jax.rollout.scene import load_scene
+from tests.parity.torch_models import made_models
 
 HW = (48, 72)
-SCRIPT = Path(__file__).with_name("tiny_mask_models.py")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A folder with the models, what they are expected to say, and `frames.npy`."""
-    python = os.environ.get("MIRAGE_TORCH_PYTHON") or sys.executable
-    have = subprocess.run([python, "-c", "import torch, transformers"], capture_output=True)
-    if have.returncode:
-        pytest.skip("needs torch and transformers; make parity, or set MIRAGE_TORCH_PYTHON")
-    folder = tmp_path_factory.mktemp("models")
     coarse = np.random.default_rng(0).integers(0, 256, (2, 6, 9, 3), dtype=np.uint8)
-    np.save(folder / "frames.npy", coarse.repeat(8, 1).repeat(8, 2))
-    subprocess.run([python, str(SCRIPT), str(folder), str(folder / "frames.npy")], check=True)
-    return folder
+    frames = coarse.repeat(8, 1).repeat(8, 2)
+    return made_models("tiny_mask_models.py", frames, tmp_path_factory.mktemp("models"))
 
 
 @pytest.mark.parametrize("name", ["segformer"])
@@ -104,7 +94,7 @@ def test_recorded_frames_are_marked_and_sky_is_far(models, tmp_path):
     assert (got["depth"][sky] > clip["depth"].max()).all()
 
 
-def test_generated_frames_are_masked_at_every_write(models, tmp_path):
+def test_generating_masks_the_start_picture_by_a_model(models, tmp_path):
     common = ["--frames", "9", "--no-compare", "--path", "w*8"]
     written = {}
     model = str(models / "segformer")

@@ -70,15 +70,18 @@ def straightened(recording: Recording, lenses: Sequence[Lens | None]) -> Recordi
         ]
     )
     first, at = next((lens, i) for i, lens in enumerate(lenses) if lens is not None)
-    shown = ", ".join(f"{value:.4g}" for value in first.coefficients)
-    zoom = straight[at, 0, 0] / matrices[at, 0, 0]
     return dataclasses.replace(
         recording,
         cameras=dataclasses.replace(recording.cameras, intrinsics=straight),
         picture=picture,
-        notes=(
-            *recording.notes,
-            f"pictures, depth and masks straightened: lens {first.model} ({shown}), focal length "
-            f"times {zoom:.3f}",
-        ),
+        notes=(*recording.notes, _note(first, straight[at, 0, 0] / matrices[at, 0, 0])),
+    )
+
+
+def _note(lens: Lens, zoom: float) -> str:
+    """Say what was done."""
+    shown = ", ".join(f"{value:.4g}" for value in lens.coefficients)
+    return (
+        f"pictures, depth and masks straightened: lens {lens.model} ({shown}), focal length "
+        f"times {zoom:.3f}"
     )
